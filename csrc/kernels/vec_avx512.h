@@ -1,0 +1,27 @@
+// vec_avx512.h — what vec.h leaves to the instruction set, for AVX-512 (F, VL, BW, DQ).
+#pragma once
+#include <immintrin.h>
+
+namespace gv::kernels::GV_ISA {
+namespace {
+
+inline vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
+inline vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm512_fmadd_pd(a, b, c); }
+inline vec<float> sqrt(vec<float> v) { return _mm512_sqrt_ps(v); }
+inline vec<double> sqrt(vec<double> v) { return _mm512_sqrt_pd(v); }
+
+inline vec<float> load_n(const float* p, index n) {
+  return _mm512_maskz_loadu_ps(__mmask16((1u << n) - 1u), p);
+}
+inline vec<double> load_n(const double* p, index n) {
+  return _mm512_maskz_loadu_pd(__mmask8((1u << n) - 1u), p);
+}
+inline void store_n(float* p, vec<float> v, index n) {
+  _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1u), v);
+}
+inline void store_n(double* p, vec<double> v, index n) {
+  _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1u), v);
+}
+
+}  // namespace
+}  // namespace gv::kernels::GV_ISA
