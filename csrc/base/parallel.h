@@ -1,0 +1,62 @@
+// parallel.h — the only header that knows threads: how many there are, a region in which they
+// run, the barrier between them and each one's share of a range. Everything else in csrc is
+// serial code that is told which worker it is. OpenMP itself is named in parallel.cpp alone.
+#pragma once
+#include <atomic>
+#include <memory>
+
+#include "types.h"
+
+namespace gv {
+
+// Threads that a region uses at most: set_num_threads, else GVCORE_NUM_THREADS, else
+// min(OMP_NUM_THREADS, affinity mask, cgroup quota).
+int num_threads();
+void set_num_threads(int n);  // n >= 1; honoured above the number of processors too
+const char* num_threads_reason();  // "set_num_threads", "GVCORE_NUM_THREADS", …
+
+// Workers worth waking for work of so many nanoseconds on one thread, at most num_threads().
+int workers_for(double nanoseconds);
+
+// Runs task(context, worker, workers) on every worker and returns when all are done. workers == 1
+// runs inline. If the system gives fewer threads, the tasks still all run. The task must not throw.
+// Regions do not nest.
+void run_region(int workers, void (*task)(void* context, int worker, int workers), void* context);
+
+template <class F> void parallel(int workers, F&& body) {
+  run_region(
+      workers,
+      [](void* context, int worker, int team) { (*static_cast<std::remove_reference_t<F>*>(context))(worker, team); },
+      &body);
+}
+
+// The rows (columns, elements) first <= i < last.
+struct Range {
+  index first, last;
+  index size() const { return last - first; }
+};
+
+// Worker's contiguous share of n items, cut at multiples of grain; shares differ by one grain at most.
+inline Range share(index n, index grain, int worker, int workers) {
+  const index grains = (n + grain - 1) / grain;
+  const index base = grains / workers, extra = grains % workers;
+  const index first = worker * base + (worker < extra ? worker : extra);
+  const index last = first + base + (worker < extra ? 1 : 0);
+  return {first * grain < n ? first * grain : n, last * grain < n ? last * grain : n};
+}
+
+// All workers of a region meet here. Spins for about a microsecond, then yields, then sleeps; with
+// more workers than processors it never spins.
+class Barrier {
+ public:
+  explicit Barrier(int workers);
+  void wait();
+
+ private:
+  const int workers_;
+  const int spins_;
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<std::uint32_t> round_{0};
+};
+
+}  // namespace gv
