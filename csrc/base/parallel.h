@@ -3,7 +3,7 @@
 // serial code that is told which worker it is. OpenMP itself is named in parallel.cpp alone.
 #pragma once
 #include <atomic>
-#include <memory>
+#include <type_traits>
 
 #include "types.h"
 
@@ -12,21 +12,23 @@ namespace gv {
 // Threads that a region uses at most: set_num_threads, else GVCORE_NUM_THREADS, else
 // min(OMP_NUM_THREADS, affinity mask, cgroup quota).
 int num_threads();
-void set_num_threads(int n);  // n >= 1; honoured above the number of processors too
+int set_num_threads(int n);  // n >= 1; returns what was set: n, or as many as the system can make
 const char* num_threads_reason();  // "set_num_threads", "GVCORE_NUM_THREADS", …
 
 // Workers worth waking for work of so many nanoseconds on one thread, at most num_threads().
 int workers_for(double nanoseconds);
 
 // Runs task(context, worker, workers) on every worker and returns when all are done. workers == 1
-// runs inline. If the system gives fewer threads, the tasks still all run. The task must not throw.
-// Regions do not nest.
+// runs inline. If OpenMP gives a smaller team, the task is told the true team size. The task must
+// not throw. Regions do not nest.
 void run_region(int workers, void (*task)(void* context, int worker, int workers), void* context);
 
 template <class F> void parallel(int workers, F&& body) {
   run_region(
       workers,
-      [](void* context, int worker, int team) { (*static_cast<std::remove_reference_t<F>*>(context))(worker, team); },
+      [](void* context, int worker, int team) {
+        (*static_cast<std::remove_reference_t<F>*>(context))(worker, team);
+      },
       &body);
 }
 
@@ -45,18 +47,16 @@ inline Range share(index n, index grain, int worker, int workers) {
   return {first * grain < n ? first * grain : n, last * grain < n ? last * grain : n};
 }
 
-// All workers of a region meet here. Spins for about a microsecond, then yields, then sleeps; with
-// more workers than processors it never spins.
+// All workers of a region meet here; wait() is told the team size of the region. Spins for about a
+// microsecond, then yields, then sleeps; with more workers than processors it never spins.
 class Barrier {
  public:
-  explicit Barrier(int workers);
-  void wait();
+  void wait(int workers) noexcept;
 
  private:
-  const int workers_;
-  const int spins_;
   alignas(64) std::atomic<int> arrived_{0};
   alignas(64) std::atomic<std::uint32_t> round_{0};
+  std::atomic<int> sleepers_{0};
 };
 
 }  // namespace gv

@@ -1,0 +1,191 @@
+// parallel.cpp — threads through OpenMP, and how many of them. The only file that names OpenMP.
+#include "parallel.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+namespace gv {
+namespace {
+
+int affinity() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+#endif
+  return std::max(1u, std::thread::hardware_concurrency());
+}
+
+// CPUs that the control group lets this process use, rounded up; 0 if there is no limit.
+int cgroup_quota() {
+  double quota = 0, period = 0;
+  char text[64] = "";
+  if (std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
+    if (std::fscanf(f, "%63s %lf", text, &period) == 2 && std::strcmp(text, "max") != 0) quota = std::atof(text);
+    std::fclose(f);
+  } else {
+    const auto number = [](const char* path) {
+      double value = -1;
+      if (std::FILE* g = std::fopen(path, "r")) {
+        if (std::fscanf(g, "%lf", &value) != 1) value = -1;
+        std::fclose(g);
+      }
+      return value;
+    };
+    quota = number("/sys/fs/cgroup/cpu/cpu.cfs_quota_us");
+    period = number("/sys/fs/cgroup/cpu/cpu.cfs_period_us");
+  }
+  return quota > 0 && period > 0 ? std::max(1, int((quota + period - 1) / period)) : 0;
+}
+
+int openmp_threads() {
+#if defined(_OPENMP)
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+struct Setting {
+  int threads;
+  const char* reason;
+  int openmp_at_start;  // omp_get_max_threads() before anyone limited it
+  int processors;
+};
+
+Setting initial() {
+#if defined(_OPENMP) && (defined(__unix__) || defined(__APPLE__))
+  // The child of a process that used libgomp would wait for threads that fork did not copy.
+  pthread_atfork([] { omp_pause_resource_all(omp_pause_soft); }, nullptr, nullptr);
+#endif
+  Setting s{affinity(), "processors this process may run on", openmp_threads(), affinity()};
+  if (const int quota = cgroup_quota(); quota > 0 && quota < s.threads) {
+    s.threads = quota;
+    s.reason = "CPU quota of the control group";
+  }
+  if (std::getenv("OMP_NUM_THREADS") && s.openmp_at_start < s.threads) {
+    s.threads = s.openmp_at_start;
+    s.reason = "OMP_NUM_THREADS";
+  }
+  if (const char* text = std::getenv("GVCORE_NUM_THREADS"); text && std::atoi(text) > 0) {
+    s.threads = std::atoi(text);
+    s.reason = "GVCORE_NUM_THREADS";
+  }
+#if !defined(_OPENMP)
+  s.threads = 1;
+  s.reason = "built without OpenMP";
+#endif
+  return s;
+}
+
+Setting& setting() {
+  static Setting s = initial();
+  return s;
+}
+
+// libgomp ends the process when a thread cannot be made, so ask the system first.
+int threads_that_can_be_made(int wanted) {
+  std::vector<std::thread> made;
+  std::atomic<bool> done{false};
+  try {
+    for (int i = 1; i < wanted; ++i)
+      made.emplace_back([&done] {
+        while (!done.load(std::memory_order_acquire)) std::this_thread::yield();
+      });
+  } catch (const std::system_error&) {
+  }
+  done.store(true, std::memory_order_release);
+  for (auto& t : made) t.join();
+  return int(made.size()) + 1;
+}
+
+inline void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#endif
+}
+
+}  // namespace
+
+int num_threads() {
+  const Setting& s = setting();
+  const int openmp = openmp_threads();  // threadpoolctl limits through this
+  return openmp != s.openmp_at_start ? std::min(s.threads, openmp) : s.threads;
+}
+
+int set_num_threads(int n) {
+  Setting& s = setting();
+#if defined(_OPENMP)
+  s.threads = n <= s.processors ? n : threads_that_can_be_made(n);
+#endif
+  s.reason = "set_num_threads";
+  return s.threads;
+}
+
+const char* num_threads_reason() { return setting().reason; }
+
+int workers_for(double nanoseconds) {
+  constexpr double kWorthWaking = 4000;
+  return nanoseconds < 2 * kWorthWaking ? 1 : int(std::min<double>(num_threads(), nanoseconds / kWorthWaking));
+}
+
+void run_region(int workers, void (*task)(void*, int, int), void* context) {
+  if (workers <= 1) return task(context, 0, 1);
+#if defined(_OPENMP)
+#pragma omp parallel num_threads(workers)
+  task(context, omp_get_thread_num(), omp_get_num_threads());
+#else
+  task(context, 0, 1);
+#endif
+}
+
+void Barrier::wait(int workers) noexcept {
+  if (workers == 1) return;
+  const std::uint32_t round = round_.load(std::memory_order_acquire);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == workers) {
+    arrived_.store(0, std::memory_order_relaxed);
+    round_.store(round + 1, std::memory_order_seq_cst);
+#if defined(__linux__)
+    if (sleepers_.load(std::memory_order_seq_cst) > 0)
+      syscall(SYS_futex, &round_, FUTEX_WAKE_PRIVATE, workers, nullptr, nullptr, 0);
+#endif
+    return;
+  }
+  const bool room = workers <= setting().processors;
+  const int spins = room ? 100 : 0, yields = room ? 2000 : 4;
+  for (int i = 0; i < spins; ++i) {
+    if (round_.load(std::memory_order_acquire) != round) return;
+    pause();
+  }
+  for (int i = 0; i < yields; ++i) {
+    if (round_.load(std::memory_order_acquire) != round) return;
+    std::this_thread::yield();
+  }
+#if defined(__linux__)
+  sleepers_.fetch_add(1, std::memory_order_seq_cst);
+  while (round_.load(std::memory_order_seq_cst) == round)
+    syscall(SYS_futex, &round_, FUTEX_WAIT_PRIVATE, round, nullptr, nullptr, 0);
+  sleepers_.fetch_sub(1, std::memory_order_seq_cst);
+#else
+  while (round_.load(std::memory_order_acquire) == round) std::this_thread::yield();
+#endif
+}
+
+}  // namespace gv
