@@ -1,0 +1,8 @@
+"""Data to try things on: digits come with the package, MNIST files are read where they lie."""
+
+from __future__ import annotations
+
+from gvcore.datasets.optdigits import digits
+from gvcore.datasets.idx import load_idx
+
+__all__ = ["digits", "load_idx"]
