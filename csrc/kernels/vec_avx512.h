@@ -7,8 +7,9 @@ namespace {
 
 inline vec<float> fma(vec<float> a, vec<float> b, vec<float> c) { return _mm512_fmadd_ps(a, b, c); }
 inline vec<double> fma(vec<double> a, vec<double> b, vec<double> c) { return _mm512_fmadd_pd(a, b, c); }
-inline vec<float> sqrt(vec<float> v) { return _mm512_sqrt_ps(v); }
-inline vec<double> sqrt(vec<double> v) { return _mm512_sqrt_pd(v); }
+// The plain intrinsics pass an undefined vector along, of which GCC 12 warns at every use.
+inline vec<float> sqrt(vec<float> v) { return _mm512_maskz_sqrt_ps(__mmask16(-1), v); }
+inline vec<double> sqrt(vec<double> v) { return _mm512_maskz_sqrt_pd(__mmask8(-1), v); }
 
 inline vec<float> load_n(const float* p, index n) {
   return _mm512_maskz_loadu_ps(__mmask16((1u << n) - 1u), p);
