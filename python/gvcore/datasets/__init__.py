@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gvcore.datasets.optdigits import digits
 from gvcore.datasets.idx import load_idx
+from gvcore.datasets.optdigits import digits
 
 __all__ = ["digits", "load_idx"]
