@@ -111,47 +111,51 @@ template <class T> struct Sums {
   vec<T> total() const { return (s0 + s1) + (s2 + s3); }
 };
 
+// Σd and Σd² of the distances d from centre, as the moments of count rows: n columns.
+template <class T>
+inline void finish_moments(index n, double count, vec<T> centre, vec<T> sum, vec<T> squares, double* mean,
+                           double* m2) {
+  T m[lanes<T>()], s[lanes<T>()], q[lanes<T>()];
+  store(m, centre);
+  store(s, sum);
+  store(q, squares);
+  for (index i = 0; i < n; i += lanes<double>()) {
+    const index some = n - i < lanes<double>() ? n - i : lanes<double>();
+    const vec<double> first = load_wide(s + i), offset = first / count;
+    const vec<double> spread = load_wide(q + i) - first * offset;
+    store_wide(mean + i, load_wide(m + i) + offset, some);
+    // Rounding may leave a tiny negative number in a constant column; NaN stays NaN.
+    store_wide(m2 + i, spread < 0.0 ? vec<double>{} : spread, some);
+  }
+}
+
 template <class T>
 void moments(index rows, index cols, const T* x, index ldx, double* mean, double* m2) noexcept {
   const double count = double(rows);
   const vec<T> inverse = set1<T>(T(1.0 / count));
-  for_column_groups<T, kSumVectors>(cols, [&](auto group) {
+  for_column_groups<T, kSumVectors>(cols, [=](auto group) {
     constexpr int G = decltype(group)::vectors;
-    vec<T> origin[G], m[G];
-    {
-      Sums<T> sum[G];
-      for (int v = 0; v < G; ++v) origin[v] = group.read(x, v);
-      for_rows(rows, [&](index r, auto partial) {
-        constexpr int p = decltype(partial)::value;
-        for (int v = 0; v < G; ++v) sum[v].template at<p>() += group.read(x + r * ldx, v) - origin[v];
-      });
-      for (int v = 0; v < G; ++v) m[v] = fma(sum[v].total(), inverse, origin[v]);
-    }
-    Sums<T> sum[G], squares[G];
+    vec<T> m[G];
+    Sums<T> sum[G], again[G], squares[G];
+    for (int v = 0; v < G; ++v) m[v] = group.read(x, v);
+    for_rows(rows, [&](index r, auto partial) {
+      constexpr int p = decltype(partial)::value;
+      for (int v = 0; v < G; ++v) sum[v].template at<p>() += group.read(x + r * ldx, v) - m[v];
+    });
+    for (int v = 0; v < G; ++v) m[v] = fma(sum[v].total(), inverse, m[v]);
     for_rows(rows, [&](index r, auto partial) {
       constexpr int p = decltype(partial)::value;
       for (int v = 0; v < G; ++v) {
         const vec<T> d = group.read(x + r * ldx, v) - m[v];
         vec<T>& square = squares[v].template at<p>();
-        sum[v].template at<p>() += d;
+        again[v].template at<p>() += d;
         square = fma(d, d, square);
       }
     });
 #pragma GCC unroll 4  // else the sums stay in memory
     for (int v = 0; v < G; ++v) {
-      T centre[lanes<T>()], first_order[lanes<T>()], second_order[lanes<T>()];
-      store(centre, m[v]);
-      store(first_order, sum[v].total());
-      store(second_order, squares[v].total());
-      for (index i = 0; i < group.n; i += lanes<double>()) {
-        const index n = group.n - i < lanes<double>() ? group.n - i : lanes<double>();
-        const index j = group.first + v * lanes<T>() + i;
-        const vec<double> s = load_wide(first_order + i), offset = s / count;
-        const vec<double> spread = load_wide(second_order + i) - s * offset;
-        store_wide(mean + j, load_wide(centre + i) + offset, n);
-        // Rounding may leave a tiny negative number in a constant column; NaN stays NaN.
-        store_wide(m2 + j, spread < 0.0 ? vec<double>{} : spread, n);
-      }
+      const index j = group.first + v * lanes<T>();
+      finish_moments<T>(group.n, count, m[v], again[v].total(), squares[v].total(), mean + j, m2 + j);
     }
   });
 }

@@ -1,0 +1,136 @@
+// batchnorm.cpp — the order of the row blocks and the dealing of columns; the arithmetic is in
+// kernels/batchnorm.h. See batchnorm.h.
+#include "batchnorm.h"
+
+namespace gv::ops {
+namespace {
+
+template <class P> P* at(P* p, index column) { return p ? p + column : nullptr; }
+index smaller(index a, index b) { return a < b ? a : b; }
+
+}  // namespace
+
+template <class T>
+void batchnorm_moments_panel(const kernels::Kernels<T>& k, index rows, const T* x, index ldx, double* mean,
+                             double* m2, Range cols, double* scratch) noexcept {
+  const index n = cols.size();
+  const T* panel = x + cols.first;
+  double *mean_panel = mean + cols.first, *m2_panel = m2 + cols.first;
+  k.moments(smaller(rows, kRowBlock), n, panel, ldx, mean_panel, m2_panel);
+  for (index r = kRowBlock; r < rows; r += kRowBlock) {
+    const index some = smaller(rows - r, kRowBlock);
+    k.moments(some, n, panel + r * ldx, ldx, scratch, scratch + n);
+    k.moments_merge(n, r, mean_panel, m2_panel, some, scratch, scratch + n);
+  }
+}
+
+template <class T>
+void batchnorm_forward_panel(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, Range cols,
+                             double* scratch) noexcept {
+  const index n = cols.size(), j = cols.first;
+  if (n <= 0) return;
+  batchnorm_moments_panel(k, args.rows, args.x, args.ldx, args.mean, args.m2, cols, scratch);
+  k.bn_coefficients(n, args.rows, args.mean + j, args.m2 + j, args.eps, at(args.gamma, j), at(args.beta, j),
+                    args.m + j, args.shift + j, args.rstd + j, args.a + j, args.c + j);
+  k.bn_apply(args.rows, n, args.x + j, args.ldx, args.m + j, args.a + j, args.c + j, args.relu,
+             at(args.residual, j), args.ldr, args.y + j, args.ldy);
+}
+
+template <class T>
+void batchnorm_backward_sums_panel(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, Range cols,
+                                   double* scratch) noexcept {
+  const index n = cols.size(), j = cols.first;
+  if (n <= 0) return;
+  double *sum_dy = scratch, *sum_dyx = scratch + n;
+  double *block_dy = scratch + 2 * n, *block_dyx = scratch + 3 * n;
+  for (index r = 0; r < args.rows; r += kRowBlock) {
+    k.bn_backward_sums(smaller(args.rows - r, kRowBlock), n, args.dy + r * args.lddy + j, args.lddy,
+                       args.x + r * args.ldx + j, args.ldx, args.m + j, at(args.a, j), at(args.c, j),
+                       args.relu, r == 0 ? sum_dy : block_dy, r == 0 ? sum_dyx : block_dyx);
+    if (r == 0) continue;
+    for (index i = 0; i < n; ++i) sum_dy[i] += block_dy[i];
+    for (index i = 0; i < n; ++i) sum_dyx[i] += block_dyx[i];
+  }
+  k.bn_backward_coefficients(n, args.rows, sum_dy, sum_dyx, args.shift + j, args.rstd + j, at(args.gamma, j),
+                             args.dgamma + j, args.dbeta + j, args.c1 + j, args.c2 + j, args.c3 + j);
+}
+
+template <class T>
+void batchnorm_backward_apply_panel(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args,
+                                    Range cols) noexcept {
+  const index n = cols.size(), j = cols.first;
+  if (n <= 0) return;
+  k.bn_backward_apply(args.rows, n, args.dy + j, args.lddy, args.x + j, args.ldx, args.m + j, at(args.a, j),
+                      at(args.c, j), args.relu, args.c1 + j, args.c2 + j, args.c3 + j, args.dx + j,
+                      args.lddx);
+}
+
+template <class T>
+void batchnorm_backward_panel(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, Range cols,
+                              double* scratch) noexcept {
+  batchnorm_backward_sums_panel(k, args, cols, scratch);
+  batchnorm_backward_apply_panel(k, args, cols);
+}
+
+template <class T>
+void batchnorm_inference_panel(const kernels::Kernels<T>& k, const BatchNormInference<T>& args,
+                               Range cols) noexcept {
+  const index n = cols.size(), j = cols.first;
+  if (n <= 0) return;
+  k.bn_inference_coefficients(n, args.running_mean + j, args.running_var + j, args.eps, at(args.gamma, j),
+                              at(args.beta, j), args.m + j, args.a + j, args.c + j);
+  k.bn_apply(args.rows, n, args.x + j, args.ldx, args.m + j, args.a + j, args.c + j, false, nullptr, 0,
+             args.y + j, args.ldy);
+}
+
+template <class T>
+void batchnorm_shift_panel(const kernels::Kernels<T>& k, index rows, const T* x, index ldx, const T* m,
+                           T* shift, double* mean, double* m2, Range cols, double* scratch) noexcept {
+  if (cols.size() <= 0) return;
+  batchnorm_moments_panel(k, rows, x, ldx, mean, m2, cols, scratch);
+  for (index j = cols.first; j < cols.last; ++j) shift[j] = T(mean[j] - double(m[j]));
+}
+
+// A worker's part of the shared scratch starts where its columns start: the need is linear in cols.
+template <class T>
+void run(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, double* scratch, int worker,
+         int workers) noexcept {
+  const Range cols = share(args.cols, kColumnGrain<T>, worker, workers);
+  batchnorm_forward_panel(k, args, cols, scratch + batchnorm_forward_scratch(args.rows, cols.first));
+}
+
+template <class T>
+void run(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, double* scratch, int worker,
+         int workers) noexcept {
+  const Range cols = share(args.cols, kColumnGrain<T>, worker, workers);
+  batchnorm_backward_panel(k, args, cols, scratch + batchnorm_backward_scratch(args.rows, cols.first));
+}
+
+template <class T>
+void run(const kernels::Kernels<T>& k, const BatchNormInference<T>& args, int worker, int workers) noexcept {
+  batchnorm_inference_panel(k, args, share(args.cols, kColumnGrain<T>, worker, workers));
+}
+
+#define GV_INSTANTIATE(T)                                                                                   \
+  template void batchnorm_moments_panel(const kernels::Kernels<T>&, index, const T*, index, double*,        \
+                                        double*, Range, double*) noexcept;                                  \
+  template void batchnorm_forward_panel(const kernels::Kernels<T>&, const BatchNormForward<T>&, Range,      \
+                                        double*) noexcept;                                                  \
+  template void batchnorm_backward_sums_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&,      \
+                                              Range, double*) noexcept;                                     \
+  template void batchnorm_backward_apply_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&,     \
+                                               Range) noexcept;                                             \
+  template void batchnorm_backward_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&, Range,    \
+                                         double*) noexcept;                                                 \
+  template void batchnorm_inference_panel(const kernels::Kernels<T>&, const BatchNormInference<T>&,         \
+                                          Range) noexcept;                                                  \
+  template void batchnorm_shift_panel(const kernels::Kernels<T>&, index, const T*, index, const T*, T*,     \
+                                      double*, double*, Range, double*) noexcept;                           \
+  template void run(const kernels::Kernels<T>&, const BatchNormForward<T>&, double*, int, int) noexcept;    \
+  template void run(const kernels::Kernels<T>&, const BatchNormBackward<T>&, double*, int, int) noexcept;   \
+  template void run(const kernels::Kernels<T>&, const BatchNormInference<T>&, int, int) noexcept;
+GV_INSTANTIATE(float)
+GV_INSTANTIATE(double)
+#undef GV_INSTANTIATE
+
+}  // namespace gv::ops
