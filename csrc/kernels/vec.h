@@ -52,8 +52,8 @@ template <class T> inline void store(T* p, vec<T> v) {
   *reinterpret_cast<typename VecOf<T>::unaligned*>(p) = v;
 }
 template <class T> inline vec<T> set1(T x) { return x - vec<T>{}; }  // x - 0 keeps every x, -0 too
-template <class T> inline bits<T> as_bits(vec<T> v) { return reinterpret_cast<bits<T>&>(v); }
-template <class T> inline vec<T> from_bits(bits<T> b) { return reinterpret_cast<vec<T>&>(b); }
+template <class T> inline bits<T> as_bits(vec<T> v) { return reinterpret_cast<bits<T>>(v); }
+template <class T> inline vec<T> from_bits(bits<T> b) { return reinterpret_cast<vec<T>>(b); }
 
 }  // namespace
 }  // namespace gv::kernels::GV_ISA
