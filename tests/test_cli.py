@@ -61,9 +61,8 @@ def test_demo_prints_both_tables_and_repeats_itself(capsys: pytest.CaptureFixtur
     accuracies = [re.findall(ACCURACY, text) for text in printed]
     assert accuracies[0] == accuracies[1] and len(accuracies[0]) == 8
     for name in [*demo.REMEDIES, "constant", "exponential", "linear", "cosine"]:
-        assert re.search(rf"^  {re.escape(name)} .*{ACCURACY} +\d+\.\d$", printed[0], flags=re.MULTILINE), (
-            name
-        )
+        row = rf"^  {re.escape(name)} .*{ACCURACY} +\d+\.\d$"
+        assert re.search(row, printed[0], flags=re.MULTILINE), name
     # The same network under the same rate stands in both tables.
     assert accuracies[0][3] == accuracies[0][4]
 

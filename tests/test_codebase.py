@@ -1,5 +1,5 @@
-"""The rules of the house that a machine can check: which way dependencies point, what a kernel object exports,
-the size of files, and that everything public says what it does and that its examples run."""
+"""The rules of the house that a machine can check: which way dependencies point, what a kernel object
+exports, the size of files, and that everything public says what it does and that its examples run."""
 
 from __future__ import annotations
 
@@ -179,9 +179,7 @@ def imported_rooms(path: Path) -> Iterator[str]:
 
 
 def is_room(name: str) -> bool:
-    return any(name in row for row in PYTHON_ROOMS) or any(
-        python_room(path) == name for path in python_files()
-    )
+    return name in set().union(*PYTHON_ROOMS) or name in {python_room(path) for path in python_files()}
 
 
 def rank(room: str) -> int:
@@ -268,20 +266,22 @@ def of_gvcore(value: object) -> bool:
 
 
 def documented(owner: object, name: str) -> bool:
-    text = inspect.getdoc(owner)
-    if not text and "." in name and not inspect.isclass(owner):
-        return False
+    text = inspect.getdoc(owner) or ""
     # A dataclass without a docstring gets its signature for one.
-    return bool(text) and not text.startswith(f"{name.rpartition('.')[2]}(")
+    return text != "" and not text.startswith(f"{name.rpartition('.')[2]}(")
 
 
 def test_everything_public_has_a_docstring() -> None:
     seen: set[int] = set()
     bare = [name for name, owner in public(gvcore, "gvcore", seen) if not documented(owner, name)]
     for name in modules():
-        module = load(name) if not name.rpartition(".")[2].startswith("_") else None
-        if module is not None and hasattr(module, "__all__"):
-            bare += [name for name, owner in public(module, name, seen) if not documented(owner, name)]
+        if "._" in name:
+            continue
+        try:
+            module = load(name)
+        except pytest.skip.Exception:  # an optional package is missing; `make test` has them all
+            continue
+        bare += [name for name, owner in public(module, name, seen) if not documented(owner, name)]
     assert not bare
 
 

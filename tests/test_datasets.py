@@ -15,8 +15,9 @@ CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
+    array = np.asarray(array)
     header = bytes([0, 0, CODES[array.dtype.name], array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
+    return header + np.asarray(array, array.dtype.newbyteorder(">")).tobytes()
 
 
 def test_digits_are_what_the_docstring_says() -> None:
