@@ -31,6 +31,6 @@ $(VENV)/ready:
 	touch $@
 
 $(VENV)/installed-%: $(VENV)/ready $(SOURCES)
-	$(BIN)/pip install --quiet --no-build-isolation -C build-dir=$(BUILD) \
-	  -C cmake.define.GVCORE_WERROR=$(WERROR) ".[$*]"
+	$(BIN)/pip install --quiet --no-build-isolation --config-settings=build-dir=$(BUILD) \
+	  --config-settings=cmake.define.GVCORE_WERROR=$(WERROR) ".[$*]"
 	touch $@
