@@ -8,6 +8,22 @@ namespace {
 template <class P> P* at(P* p, index column) { return p ? p + column : nullptr; }
 index smaller(index a, index b) { return a < b ? a : b; }
 
+// mean[j] = Σ_r (x[r][j] - m[j]) / rows: what is left of the mean when m is taken off. The gradient
+// kernel sums dy * (x - m); here dy is a row of ones under every row.
+template <class T>
+void offsets(const kernels::Kernels<T>& k, index rows, index n, const T* x, index ldx, const T* m, T* shift,
+             double* scratch) noexcept {
+  double *total = scratch, *block = scratch + n, *counts = scratch + 2 * n;
+  T* ones = reinterpret_cast<T*>(scratch + 3 * n);
+  for (index j = 0; j < n; ++j) ones[j] = T(1);
+  for (index r = 0; r < rows; r += kRowBlock) {
+    k.bn_backward_sums(smaller(rows - r, kRowBlock), n, ones, 0, x + r * ldx, ldx, m, nullptr, nullptr, false,
+                       counts, r == 0 ? total : block);
+    for (index j = 0; r > 0 && j < n; ++j) total[j] += block[j];
+  }
+  for (index j = 0; j < n; ++j) shift[j] = T(total[j] / double(rows));
+}
+
 }  // namespace
 
 template <class T>
@@ -32,6 +48,14 @@ void batchnorm_forward_panel(const kernels::Kernels<T>& k, const BatchNormForwar
   batchnorm_moments_panel(k, args.rows, args.x, args.ldx, args.mean, args.m2, cols, scratch);
   k.bn_coefficients(n, args.rows, args.mean + j, args.m2 + j, args.eps, at(args.gamma, j), at(args.beta, j),
                     args.m + j, args.shift + j, args.rstd + j, args.a + j, args.c + j);
+  if constexpr (sizeof(T) == sizeof(double)) {
+    // The moments are doubles, too short for what m cannot hold when T is double as well.
+    offsets(k, args.rows, n, args.x + j, args.ldx, args.m + j, args.shift + j, scratch);
+    for (index i = j; i < cols.last; ++i) {
+      const T beta = args.beta ? args.beta[i] : T(0);
+      args.c[i] = beta - args.shift[i] * args.a[i];
+    }
+  }
   k.bn_apply(args.rows, n, args.x + j, args.ldx, args.m + j, args.a + j, args.c + j, args.relu,
              at(args.residual, j), args.ldr, args.y + j, args.ldy);
 }
@@ -85,10 +109,9 @@ void batchnorm_inference_panel(const kernels::Kernels<T>& k, const BatchNormInfe
 
 template <class T>
 void batchnorm_shift_panel(const kernels::Kernels<T>& k, index rows, const T* x, index ldx, const T* m,
-                           T* shift, double* mean, double* m2, Range cols, double* scratch) noexcept {
-  if (cols.size() <= 0) return;
-  batchnorm_moments_panel(k, rows, x, ldx, mean, m2, cols, scratch);
-  for (index j = cols.first; j < cols.last; ++j) shift[j] = T(mean[j] - double(m[j]));
+                           T* shift, Range cols, double* scratch) noexcept {
+  const index j = cols.first;
+  if (cols.size() > 0) offsets(k, rows, cols.size(), x + j, ldx, m + j, shift + j, scratch);
 }
 
 // A worker's part of the shared scratch starts where its columns start: the need is linear in cols.
@@ -125,7 +148,7 @@ void run(const kernels::Kernels<T>& k, const BatchNormInference<T>& args, int wo
   template void batchnorm_inference_panel(const kernels::Kernels<T>&, const BatchNormInference<T>&,         \
                                           Range) noexcept;                                                  \
   template void batchnorm_shift_panel(const kernels::Kernels<T>&, index, const T*, index, const T*, T*,     \
-                                      double*, double*, Range, double*) noexcept;                           \
+                                      Range, double*) noexcept;                                             \
   template void run(const kernels::Kernels<T>&, const BatchNormForward<T>&, double*, int, int) noexcept;    \
   template void run(const kernels::Kernels<T>&, const BatchNormBackward<T>&, double*, int, int) noexcept;   \
   template void run(const kernels::Kernels<T>&, const BatchNormInference<T>&, int, int) noexcept;

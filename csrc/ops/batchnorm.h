@@ -55,10 +55,8 @@ template <class T> struct BatchNormInference {
 };
 
 // Doubles of scratch that a panel of so many columns needs.
-constexpr index batchnorm_forward_scratch(index rows, index cols) { return rows <= kRowBlock ? 0 : 2 * cols; }
-constexpr index batchnorm_backward_scratch(index rows, index cols) {
-  return rows <= kRowBlock ? 2 * cols : 4 * cols;
-}
+constexpr index batchnorm_forward_scratch(index, index cols) { return 4 * cols; }
+constexpr index batchnorm_backward_scratch(index, index cols) { return 4 * cols; }
 
 // mean and m2 of the columns; rows >= 1.
 template <class T>
@@ -86,10 +84,10 @@ template <class T>
 void batchnorm_inference_panel(const kernels::Kernels<T>& k, const BatchNormInference<T>& args,
                                Range cols) noexcept;
 
-// shift = mean - m, when only the rounded mean m of x was kept.
+// shift = mean of (x - m), when only the rounded mean m of x was kept. Scratch as for forward.
 template <class T>
 void batchnorm_shift_panel(const kernels::Kernels<T>& k, index rows, const T* x, index ldx, const T* m,
-                           T* shift, double* mean, double* m2, Range cols, double* scratch) noexcept;
+                           T* shift, Range cols, double* scratch) noexcept;
 
 // A worker's share of the whole. scratch belongs to all: batchnorm_*_scratch(rows, cols) doubles.
 template <class T>
