@@ -1,0 +1,143 @@
+// gemm.h — the matrix product and the transposition of a block that is already in cache. No
+// packing, no cache blocking (ops/gemm.h does both). The register tile follows the outer-product
+// scheme of Goto & van de Geijn 2008 ("Anatomy of high-performance matrix multiplication"): a row
+// of B in vectors, one broadcast element of A per row of C, all of the C tile in registers.
+// Shapes and aliasing: table.h.
+#pragma once
+#include "table.h"
+#include "transpose.h"
+#include "vec.h"
+
+namespace gv::kernels::GV_ISA {
+namespace {
+
+// Tallest tile that is NV vectors wide: MR*NV accumulators + NV vectors of B + one broadcast fit
+// the 32 (AVX-512) or 16 (AVX2, where a mask takes one more) vector registers. FMA has about 4
+// cycles of latency on 2 pipes, so 8 chains are the least that keeps it busy; the wide, low tile
+// serves products of few rows.
+template <int NV> constexpr int tile_rows() {
+#if defined(__AVX512F__)
+  return NV == 4 ? 6 : 14;
+#elif defined(__AVX2__)
+  return NV == 4 ? 2 : NV == 2 ? 6 : 12;
+#else
+  return NV == 4 ? 1 : 4;
+#endif
+}
+
+// The next row. Opaque, else the compiler computes the addresses of all rows before it starts, and
+// the tile opens with a hundred integer instructions and a full stack.
+template <class P> inline P after(P row, index ld) {
+  row += ld;
+  asm("" : "+r"(row));
+  return row;
+}
+
+// c (MR x NV vectors) = or += a (MR x k) * b (k x NV vectors), in elements; with Masked the last
+// vector has only `tail` lanes.
+template <class T>
+using Tile = void (*)(index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
+                      index ldc, index tail, bool accumulate);
+
+template <class T, int MR, int NV, bool Masked>
+__attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index kas, const T* b,
+                                         index ldb, T* c, index ldc, index tail,
+                                         bool accumulate) noexcept {
+  constexpr int L = int(lanes<T>());
+  constexpr int kLast = Masked ? NV - 1 : NV;  // vectors before this one are whole
+  vec<T> acc[MR][NV] = {};
+  if (accumulate) {
+    const T* row = c;
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i, row = after(row, ldc))
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j)
+        acc[i][j] = j < kLast ? load<T>(row + j * L) : load_n(row + j * L, tail);
+  }
+
+  // One pointer for each row of A would need more integer registers than there are. Five rows
+  // share one: its offsets are 0, r, 2r, 3r, 4r, which the address modes scale for free.
+  constexpr int kShare = 5, kBases = (MR + kShare - 1) / kShare;
+  const char* base[kBases];
+  index r = ras * index(sizeof(T)), r3 = 3 * r, step = kas * index(sizeof(T));
+#pragma GCC unroll 4
+  for (int g = 0; g < kBases; ++g) {
+    base[g] = reinterpret_cast<const char*>(a) + kShare * g * r;
+    asm("" : "+r"(base[g]));  // else the compiler makes one pointer per row again
+  }
+  asm("" : "+r"(r), "+r"(r3), "+r"(step));
+
+  for (; k > 0; --k) {
+    vec<T> bj[NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) bj[j] = j < kLast ? load<T>(b + j * L) : load_n(b + j * L, tail);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const int q = i % kShare;
+      const index offset = q == 3 ? r3 : q * r;
+      const vec<T> ai = set1<T>(*reinterpret_cast<const T*>(base[i / kShare] + offset));
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) acc[i][j] = fma(ai, bj[j], acc[i][j]);
+    }
+#pragma GCC unroll 4
+    for (int g = 0; g < kBases; ++g) base[g] += step;
+    b += ldb;
+  }
+
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i, c = after(c, ldc))
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      if (j < kLast) store<T>(c + j * L, acc[i][j]);
+      else store_n(c + j * L, acc[i][j], tail);
+    }
+}
+
+template <class T, int NV, bool Masked, int MR = tile_rows<NV>()> inline Tile<T> tile_of(index rows) {
+  if constexpr (MR > 1) {
+    if (rows < MR) return tile_of<T, NV, Masked, MR - 1>(rows);
+  }
+  return &gemm_tile<T, MR, NV, Masked>;
+}
+
+// All rows of one column panel, in tiles whose heights differ by one at most: a leftover tile of
+// one or two rows would be bound by the latency of its few chains.
+template <class T, int NV, bool Masked>
+inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const T* b, index ldb,
+                       T* c, index ldc, index tail, bool accumulate) {
+  constexpr index kTall = tile_rows<NV>();
+  const index tiles = (m + kTall - 1) / kTall, rows = m / tiles;
+  index taller = m - rows * tiles;
+  const Tile<T> tall = tile_of<T, NV, Masked>(rows + 1), low = tile_of<T, NV, Masked>(rows);
+  for (index t = 0; t < tiles; ++t) {
+    const index height = rows + (t < taller);
+    (t < taller ? tall : low)(k, a, ras, kas, b, ldb, c, ldc, tail, accumulate);
+    a += height * ras;
+    c += height * ldc;
+  }
+}
+
+template <class T>
+void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
+          index ldc, bool accumulate) noexcept {
+  constexpr index L = lanes<T>();
+  if (m <= 0) return;
+  index j = 0;
+  if (m <= tile_rows<4>())
+    for (; j + 4 * L <= n; j += 4 * L)
+      gemm_panel<T, 4, false>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, 0, accumulate);
+  for (; j + 2 * L <= n; j += 2 * L)
+    gemm_panel<T, 2, false>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, 0, accumulate);
+  if (n - j > L)
+    gemm_panel<T, 2, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j - L, accumulate);
+  else if (n - j > 0)
+    gemm_panel<T, 1, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j, accumulate);
+}
+
+template <class T> constexpr void add_gemm(Kernels<T>& k) {
+  k.gemm = &gemm<T>;
+  k.transpose = &transpose<T>;
+}
+
+}  // namespace
+}  // namespace gv::kernels::GV_ISA
