@@ -296,8 +296,18 @@ def binary_cross_entropy_with_logits(prediction, target, *, pos_weight=None, red
 # --- optimisers --------------------------------------------------------------------------------
 
 
-def sgd(param, grad, velocity=None, *, lr, momentum=0.0, dampening=0.0, weight_decay=0.0,
-        nesterov=False, first=False):
+def sgd(
+    param,
+    grad,
+    velocity=None,
+    *,
+    lr,
+    momentum=0.0,
+    dampening=0.0,
+    weight_decay=0.0,
+    nesterov=False,
+    first=False,
+):
     """torch.optim.SGD. Returns the new parameter and the new velocity."""
     g = grad + weight_decay * param
     if momentum:
@@ -306,8 +316,19 @@ def sgd(param, grad, velocity=None, *, lr, momentum=0.0, dampening=0.0, weight_d
     return param - lr * g, velocity
 
 
-def adam(param, grad, exp_avg, exp_avg_sq, *, step, lr, betas=(0.9, 0.999), eps=1e-8,
-         weight_decay=0.0, decoupled=True):
+def adam(
+    param,
+    grad,
+    exp_avg,
+    exp_avg_sq,
+    *,
+    step,
+    lr,
+    betas=(0.9, 0.999),
+    eps=1e-8,
+    weight_decay=0.0,
+    decoupled=True,
+):
     """torch.optim.AdamW (decoupled) or Adam. Returns parameter and both averages, all new."""
     b1, b2 = betas
     if decoupled:
@@ -337,7 +358,9 @@ def clip_grad_norm(grads, max_norm):
 
 def residual_mlp_names(depth):
     """Names of Linear, depth × Residual(Linear, BatchNorm, ReLU), Linear in one Sequential."""
-    blocks = [f"{i}.layers.{part}" for i in range(1, depth + 1) for part in ("0.weight", "1.weight", "1.bias")]
+    blocks = [
+        f"{i}.layers.{part}" for i in range(1, depth + 1) for part in ("0.weight", "1.weight", "1.bias")
+    ]
     return ["0.weight", "0.bias", *blocks, f"{depth + 1}.weight", f"{depth + 1}.bias"]
 
 
@@ -356,8 +379,18 @@ def residual_mlp_forward(params, x):
     return linear(h, params[-2], params[-1]), h, kept
 
 
-def residual_mlp_step(params, x, labels, *, velocity=None, running=None, lr=0.1, momentum=0.9,
-                      weight_decay=1e-4, running_momentum=0.1):
+def residual_mlp_step(
+    params,
+    x,
+    labels,
+    *,
+    velocity=None,
+    running=None,
+    lr=0.1,
+    momentum=0.9,
+    weight_decay=1e-4,
+    running_momentum=0.1,
+):
     """One step of SGD on the mean cross-entropy, in the dtype of the arguments.
 
     params is a list in the order of residual_mlp_names, velocity the same (None: the first step),
@@ -382,20 +415,27 @@ def residual_mlp_step(params, x, labels, *, velocity=None, running=None, lr=0.1,
         mean, variance = moments(z)
         old = (np.zeros_like(mean), np.ones_like(mean)) if running is None else running[d]
         unbiased = variance * (len(x) / (len(x) - 1))
-        for name, before, batch in zip(("mean", "var"), old, (mean, unbiased)):
+        for name, before, batch in zip(("mean", "var"), old, (mean, unbiased), strict=True):
             kept_share = (1 - running_momentum) * before
             statistics[f"{d + 1}.layers.1.running_{name}"] = kept_share + running_momentum * batch
     _, *input_gradients = linear_backward(dh, x, params[0])
     gradients = [*input_gradients, *gradients]
     updated = [
-        sgd(p, g, None if velocity is None else velocity[i], lr=lr, momentum=momentum,
-            weight_decay=weight_decay, first=velocity is None)
-        for i, (p, g) in enumerate(zip(params, gradients))
+        sgd(
+            p,
+            g,
+            None if velocity is None else velocity[i],
+            lr=lr,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            first=velocity is None,
+        )
+        for i, (p, g) in enumerate(zip(params, gradients, strict=True))
     ]
     return {
         "loss": float(loss),
         "logits": logits,
-        "gradients": dict(zip(residual_mlp_names(depth), gradients)),
+        "gradients": dict(zip(residual_mlp_names(depth), gradients, strict=True)),
         "params": [p for p, _ in updated],
         "velocity": [v for _, v in updated],
         "running": statistics,

@@ -4,8 +4,9 @@ formula against a second route. No gvcore here, so a failure points at the refer
 import math
 
 import numpy as np
-import oracles as o
 import pytest
+
+import oracles as o
 
 TOLERANCE = 1e-6  # of max|numeric|, per array; central differences in float64
 
@@ -66,10 +67,20 @@ def test_layer_norm():
 
 
 ACTIVATIONS = [
-    ("relu", {}), ("leaky_relu", {}), ("leaky_relu", {"negative_slope": 0.3}), ("elu", {}),
-    ("elu", {"alpha": 0.7}), ("selu", {}), ("gelu", {}), ("gelu", {"approximate": "tanh"}),
-    ("silu", {}), ("softplus", {}), ("softplus", {"beta": 2.5}), ("tanh", {}), ("sigmoid", {}),
-]  # fmt: skip
+    ("relu", {}),
+    ("leaky_relu", {}),
+    ("leaky_relu", {"negative_slope": 0.3}),
+    ("elu", {}),
+    ("elu", {"alpha": 0.7}),
+    ("selu", {}),
+    ("gelu", {}),
+    ("gelu", {"approximate": "tanh"}),
+    ("silu", {}),
+    ("softplus", {}),
+    ("softplus", {"beta": 2.5}),
+    ("tanh", {}),
+    ("sigmoid", {}),
+]
 
 
 @pytest.mark.parametrize("name, parameters", ACTIVATIONS)
@@ -83,15 +94,19 @@ def test_activation(name, parameters):
 def test_activation_values():
     x = np.array([-1.0, 0.0, 2.0])
     np.testing.assert_allclose(
-        o.activation("gelu", x), [v / 2 * (1 + math.erf(v / math.sqrt(2))) for v in x], rtol=1e-14)
+        o.activation("gelu", x), [v / 2 * (1 + math.erf(v / math.sqrt(2))) for v in x], rtol=1e-14
+    )
     root = math.sqrt(2 / math.pi)
     np.testing.assert_allclose(
         o.activation("gelu", x, approximate="tanh"),
-        [v / 2 * (1 + math.tanh(root * (v + 0.044715 * v**3))) for v in x], rtol=1e-13)
+        [v / 2 * (1 + math.tanh(root * (v + 0.044715 * v**3))) for v in x],
+        rtol=1e-13,
+    )
     np.testing.assert_allclose(o.activation("softplus", x, beta=2.0), np.log1p(np.exp(2 * x)) / 2)
     np.testing.assert_allclose(o.activation("sigmoid", x), 1 / (1 + np.exp(-x)))
     np.testing.assert_allclose(
-        o.activation("selu", x), o.SELU_SCALE * np.where(x > 0, x, o.SELU_ALPHA * (np.exp(x) - 1)))
+        o.activation("selu", x), o.SELU_SCALE * np.where(x > 0, x, o.SELU_ALPHA * (np.exp(x) - 1))
+    )
     assert np.isnan(o.activation("relu", np.array([np.nan])))
 
 
@@ -124,11 +139,17 @@ def test_cross_entropy(reduction, smoothing, weighted, soft):
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-@pytest.mark.parametrize("name, options", [
-    ("mse_loss", {}), ("l1_loss", {}), ("huber_loss", {}), ("huber_loss", {"delta": 0.4}),
-    ("binary_cross_entropy_with_logits", {}),
-    ("binary_cross_entropy_with_logits", {"pos_weight": np.array([0.5, 2.0, 3.0])}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("mse_loss", {}),
+        ("l1_loss", {}),
+        ("huber_loss", {}),
+        ("huber_loss", {"delta": 0.4}),
+        ("binary_cross_entropy_with_logits", {}),
+        ("binary_cross_entropy_with_logits", {"pos_weight": np.array([0.5, 2.0, 3.0])}),
+    ],
+)
 def test_losses(name, options, reduction):
     loss = getattr(o, name)
     x, target = draw(6, 3), np.random.default_rng(1).random((6, 3))
@@ -145,16 +166,21 @@ def test_binary_cross_entropy_values():
 
 
 def test_optimisers_by_hand():
-    p, v = o.sgd(np.array([2.0]), np.array([1.0]), np.array([3.0]),
-                 lr=0.5, momentum=0.1, dampening=0.2, weight_decay=0.25)
+    p, v = o.sgd(
+        np.array([2.0]),
+        np.array([1.0]),
+        np.array([3.0]),
+        lr=0.5,
+        momentum=0.1,
+        dampening=0.2,
+        weight_decay=0.25,
+    )
     np.testing.assert_allclose(v, 0.1 * 3 + 0.8 * 1.5)
     np.testing.assert_allclose(p, 2 - 0.5 * v)
-    p, v = o.sgd(np.array([2.0]), np.array([1.0]), None, lr=0.5, momentum=0.9, dampening=0.2,
-                 first=True)
+    p, v = o.sgd(np.array([2.0]), np.array([1.0]), None, lr=0.5, momentum=0.9, dampening=0.2, first=True)
     assert v == 1 and p == 1.5
     zero = np.zeros(1)
-    p, m, s = o.adam(np.array([2.0]), np.array([-4.0]), zero, zero, step=1, lr=0.1, eps=0.0,
-                     weight_decay=0.5)
+    p, m, s = o.adam(np.array([2.0]), np.array([-4.0]), zero, zero, step=1, lr=0.1, eps=0.0, weight_decay=0.5)
     np.testing.assert_allclose(p, 2 * 0.95 + 0.1)  # the first step is lr·sign(gradient)
     np.testing.assert_allclose([m[0], s[0]], [-0.4, 0.016])
     norm, (clipped,) = o.clip_grad_norm([np.array([3.0, 4.0])], 1.0)
@@ -174,7 +200,7 @@ def test_residual_network_step(depth):
     assert list(result["gradients"]) == o.residual_mlp_names(depth)
     for i, gradient in enumerate(result["gradients"].values()):
 
-        def loss(v):
+        def loss(v, i=i):
             logits, *_ = o.residual_mlp_forward([*params[:i], v, *params[i + 1 :]], x)
             return o.cross_entropy(logits, labels)[0]
 
@@ -184,4 +210,5 @@ def test_residual_network_step(depth):
     again = o.residual_mlp_step(result["params"], x, labels, velocity=result["velocity"])
     assert again["loss"] < result["loss"]
     assert sorted(result["running"]) == sorted(
-        f"{d}.layers.1.running_{s}" for d in range(1, depth + 1) for s in ("mean", "var"))
+        f"{d}.layers.1.running_{s}" for d in range(1, depth + 1) for s in ("mean", "var")
+    )
