@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import pickle
 
@@ -192,3 +193,14 @@ def test_power_agrees_with_the_c_library() -> None:
     assert power(0.5, 1e6) == 0.0
     assert power(0.5, 1e-300) == 1.0
     assert power(2.0, 1e6) == math.inf
+
+
+def test_rates_have_the_same_bits_everywhere() -> None:
+    curves = [
+        schedules.cosine(0.1, 1000, warmup_steps=10),
+        schedules.exponential(0.1, 0.99),
+        schedules.polynomial(0.1, 1000, power=0.9),
+        schedules.one_cycle(0.1, 1000),
+    ]
+    rates = np.array([curve(t) for curve in curves for t in range(1001)], dtype="<f8")
+    assert hashlib.sha256(rates.tobytes()).hexdigest()[:16] == "d5258852d245eb64"
