@@ -52,7 +52,7 @@ inline PhiloxBlocks philox(PhiloxKey key, std::uint64_t first) {
   words block;
   for (index b = 0; b < kBlocks; ++b) block[b] = first + std::uint64_t(b);
   const words zero{};
-  return philox_rounds({{block & kWord, (block >> 32) + ((key.step >> 32) << 16),
+  return philox_rounds({{block & kWord, ((block >> 32) + ((key.step >> 32) << 16)) & kWord,
                          zero + (key.step & kWord), zero + std::uint64_t(key.site)}},
                        std::uint32_t(key.seed), std::uint32_t(key.seed >> 32));
 }
