@@ -199,6 +199,10 @@ def python_arrows() -> set[tuple[str, str, str]]:
     }
 
 
+def test_every_python_room_has_its_place() -> None:
+    assert {python_room(path) for path in python_files()} - {"__init__"} <= set().union(*PYTHON_ROOMS)
+
+
 def test_python_imports_point_one_way() -> None:
     top = rank("cli")
     wrong = []

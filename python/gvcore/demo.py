@@ -121,9 +121,9 @@ def run(settings: Settings, write: Write = print) -> dict[str, NDArray[np.float6
     )
     write("")
     write(
-        f"The same network, four ways, learning rate {settings.lr:g}. Gradients are those of the weights of the"
+        f"The same network, four ways, learning rate {settings.lr:g}. Before the first step: the norm of the"
     )
-    write("first and of the last hidden layer, by norm, before the first step.")
+    write("gradient for the weights of the first hidden layer, and of the last.")
     write("")
     write(f"  {'remedy':<24}{'first':>10}{'last':>10}{'first/last':>12}{'test accuracy':>16}{'seconds':>10}")
 
