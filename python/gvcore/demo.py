@@ -120,10 +120,8 @@ def run(settings: Settings, write: Write = print) -> dict[str, NDArray[np.float6
         f"{settings.batch_size}, seed {settings.seed}, threads: {gv.get_num_threads()}."
     )
     write("")
-    write(
-        f"The same network, four ways, learning rate {settings.lr:g}. Before the first step: the norm of the"
-    )
-    write("gradient for the weights of the first hidden layer, and of the last.")
+    write(f"The same network, four ways, learning rate {settings.lr:g}. Before the first step: the norm of")
+    write("the gradient for the weights of the first hidden layer, and of the last.")
     write("")
     write(f"  {'remedy':<24}{'first':>10}{'last':>10}{'first/last':>12}{'test accuracy':>16}{'seconds':>10}")
 
