@@ -116,6 +116,8 @@ int threads_that_can_be_made(int wanted) {
   return int(made.size()) + 1;
 }
 
+std::atomic<double> least_work{3000};  // nanoseconds
+
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -141,9 +143,11 @@ int set_num_threads(int n) {
 
 const char* num_threads_reason() { return setting().reason; }
 
+double worth_waking() { return least_work; }
+void set_worth_waking(double nanoseconds) { least_work = std::max(1.0, nanoseconds); }
+
 int workers_for(double nanoseconds) {
-  constexpr double kWorthWaking = 4000;
-  return nanoseconds < 2 * kWorthWaking ? 1 : int(std::min<double>(num_threads(), nanoseconds / kWorthWaking));
+  return std::max(1, int(std::min<double>(num_threads(), nanoseconds / least_work)));
 }
 
 void run_region(int workers, void (*task)(void*, int, int), void* context) {

@@ -15,8 +15,11 @@ int num_threads();
 int set_num_threads(int n);  // n >= 1; returns what was set: n, or as many as the system can make
 const char* num_threads_reason();  // "set_num_threads", "GVCORE_NUM_THREADS", …
 
-// Workers worth waking for work of so many nanoseconds on one thread, at most num_threads().
+// Workers worth waking for work of so many nanoseconds on one thread, at most num_threads(): one for
+// every worth_waking() of them. Tests lower it to deal small work too; no result depends on it.
 int workers_for(double nanoseconds);
+double worth_waking();
+void set_worth_waking(double nanoseconds);
 
 // Runs task(context, worker, workers) on every worker and returns when all are done. workers == 1
 // runs inline. If OpenMP gives a smaller team, the task is told the true team size. The task must

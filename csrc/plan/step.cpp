@@ -1,0 +1,76 @@
+// step.cpp — how a group of panel steps is dealt to workers, see step.h.
+#include "step.h"
+
+#include <algorithm>
+
+namespace gv::plan {
+namespace {
+
+constexpr index kGrain = 16;              // columns: a cache line of floats, a vector of every ISA
+constexpr index kPanelBytes = 64 * 1024;  // of one activation panel: a few of them stay in L2
+constexpr index kNarrow = 64, kWide = 256;
+
+// Columns of a panel: wide enough for the register tile, narrow enough for the cache and for
+// every one of `workers` to get some.
+index panel_width(index rows, index columns, int workers, index element_bytes) {
+  const index fits = kPanelBytes / (std::max<index>(rows, 1) * element_bytes) / kNarrow * kNarrow;
+  const index each = ((columns + workers - 1) / workers + kGrain - 1) / kGrain * kGrain;
+  return std::max(kGrain, std::min(each, std::clamp(fits, kNarrow, kWide)));
+}
+
+}  // namespace
+
+template <class T> PanelGroup<T>::PanelGroup(std::unique_ptr<PanelStep<T>> first)
+    : multiplicity_(first->multiplicity), columns_(first->columns) {
+  append(std::move(first));
+}
+
+// A step may join if it has the same rows and columns and reads in full nothing that the group
+// writes, and writes nothing that the group reads in full: other workers' panels may be elsewhere.
+template <class T> bool PanelGroup<T>::takes(const PanelStep<T>& step) const {
+  if (step.multiplicity != multiplicity_ || step.columns != columns_) return false;
+  for (const Access& theirs : step.accesses())
+    for (const Access& ours : this->accesses())
+      if (theirs.slot->id == ours.slot->id && (theirs.writes || ours.writes) && !(theirs.local && ours.local))
+        return false;
+  return true;
+}
+
+template <class T> void PanelGroup<T>::append(std::unique_ptr<PanelStep<T>> step) {
+  all_rows_ |= step->all_rows;
+  auto& all = this->accesses();
+  all.insert(all.end(), step->accesses().begin(), step->accesses().end());
+  steps_.push_back(std::move(step));
+}
+
+template <class T> void PanelGroup<T>::run(const Context<T>& context, const Worker& worker) const noexcept {
+  const index rows = multiplicity_ * context.batch;
+  const index grains = std::max<index>(1, (columns_ + kGrain - 1) / kGrain);
+  const int by_columns = all_rows_ ? worker.team : int(std::min<index>(worker.team, std::max<index>(1, columns_ / kNarrow)));
+  const int by_rows = all_rows_ ? 1 : worker.team / by_columns;
+  if (worker.id >= by_columns * by_rows) return;
+  const Range mine = share(columns_, grains >= 4 * by_columns ? 2 * kGrain : kGrain, worker.id % by_columns, by_columns);
+  const Range range = share(rows, kGrain, worker.id / by_columns, by_rows);
+  const index width = panel_width(rows, std::max<index>(1, mine.size()), 1, sizeof(T));
+  for (index first = mine.first; first < mine.last; first += width) {
+    const Range panel{first, std::min(mine.last, first + width)};
+    for (const auto& step : steps_) step->panel(context, range, panel, worker.scratch);
+  }
+}
+
+template <class T> index PanelGroup<T>::scratch_bytes(index batch) const {
+  index most = 0;
+  for (const auto& step : steps_) most = std::max(most, step->scratch_bytes(batch));
+  return most;
+}
+
+template <class T> double PanelGroup<T>::nanoseconds(index batch) const {
+  double sum = 0;
+  for (const auto& step : steps_) sum += step->nanoseconds(batch);
+  return sum;
+}
+
+template class PanelGroup<float>;
+template class PanelGroup<double>;
+
+}  // namespace gv::plan

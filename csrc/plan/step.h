@@ -1,0 +1,103 @@
+// step.h — what a plan is made of. An Instruction does one worker's share of its work: no region,
+// no barrier, no allocation. A PanelStep works on columns that do not depend on each other (given
+// all their rows), so a chain of them can run panel by panel while the panel is in cache: that is
+// all that fusing means here, and why it cannot change a bit.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "../base/parallel.h"
+#include "../kernels/table.h"
+#include "tensor.h"
+
+namespace gv::plan {
+
+template <class T> struct Update;
+template <class T> struct BatchSource;
+
+template <class T> struct Context {
+  const kernels::Kernels<T>* kernels;
+  index batch;                // samples in this step
+  std::uint64_t seed, step;   // of the random stream (dropout)
+  const Update<T>* update;    // null where nothing is updated inside instructions
+  const BatchSource<T>* source;
+};
+
+struct Worker {
+  int id, team;
+  char* scratch;  // at least the scratch_bytes() of what runs, 64-byte aligned
+};
+
+// How an instruction touches a tensor; `local` means only the panel's own columns.
+struct Access {
+  Slot* slot;
+  bool writes, local;
+};
+
+class Accesses {
+ public:
+  virtual ~Accesses() = default;
+  std::vector<Access>& accesses() { return accesses_; }
+  const std::vector<Access>& accesses() const { return accesses_; }
+
+ protected:
+  void reads(Slot& slot, TensorId id, bool local = true) { touch(slot, id, false, local); }
+  void writes(Slot& slot, TensorId id, bool local = true) { touch(slot, id, true, local); }
+
+ private:
+  void touch(Slot& slot, TensorId id, bool write, bool local) {
+    slot.id = id;
+    if (id >= 0) accesses_.push_back({&slot, write, local});
+  }
+  std::vector<Access> accesses_;
+};
+
+template <class T> class Instruction : public Accesses {
+ public:
+  virtual void run(const Context<T>&, const Worker&) const noexcept = 0;
+  virtual index scratch_bytes(index batch) const = 0;
+  virtual double nanoseconds(index batch) const = 0;  // on one worker, roughly
+  // Nothing in the chain needs its result soon, so it need not interrupt a panel group.
+  virtual bool deferrable() const { return false; }
+};
+
+template <class T> class PanelStep : public Accesses {
+ public:
+  PanelStep(index multiplicity, index columns, bool all_rows)
+      : multiplicity(multiplicity), columns(columns), all_rows(all_rows) {}
+  const index multiplicity;  // rows = multiplicity * batch
+  const index columns;
+  const bool all_rows;       // a column needs all of its rows at once (batch statistics)
+
+  virtual void panel(const Context<T>&, Range rows, Range cols, char* scratch) const noexcept = 0;
+  virtual index scratch_bytes(index) const { return 0; }
+  virtual double nanoseconds(index batch) const {  // one pass over the activations in cache
+    return double(multiplicity * batch) * double(columns) * 0.06;
+  }
+  // The input whose memory the output may take if nobody needs it afterwards; {-1, -1} if none.
+  struct Overwrite { TensorId output, input; };
+  virtual Overwrite overwrites() const { return {-1, -1}; }
+
+  index rows(const Context<T>& c) const { return multiplicity * c.batch; }
+};
+
+// A chain of panel steps with the same rows and columns. Panels go to workers; where no step needs
+// all rows, rows are dealt too.
+template <class T> class PanelGroup final : public Instruction<T> {
+ public:
+  explicit PanelGroup(std::unique_ptr<PanelStep<T>> first);
+  bool takes(const PanelStep<T>& step) const;
+  void append(std::unique_ptr<PanelStep<T>> step);
+  const std::vector<std::unique_ptr<PanelStep<T>>>& steps() const { return steps_; }
+
+  void run(const Context<T>&, const Worker&) const noexcept override;
+  index scratch_bytes(index batch) const override;
+  double nanoseconds(index batch) const override;
+
+ private:
+  std::vector<std::unique_ptr<PanelStep<T>>> steps_;
+  index multiplicity_, columns_;
+  bool all_rows_ = false;
+};
+
+}  // namespace gv::plan

@@ -1,0 +1,176 @@
+// steps_linear.h — products with a parameter: forward, gradient of the input, gradient of the
+// parameter (with the update inside where nobody asks to see the gradient).
+#pragma once
+#include <algorithm>
+
+#include "../base/memory.h"
+#include "../ops/gemm.h"
+#include "step.h"
+#include "update.h"
+
+namespace gv::plan {
+
+// y = x @ weight.T (+ bias) with weight (columns, inner), or y = x @ weight with weight
+// (inner, columns): also dx = dy @ weight, where weight lies as it is used.
+template <class T> class Product final : public PanelStep<T> {
+ public:
+  Product(index multiplicity, index columns, index inner, TensorId x, TensorId weight, bool transposed, TensorId bias,
+          TensorId y)
+      : PanelStep<T>(multiplicity, columns, false), inner_(inner), transposed_(transposed) {
+    this->reads(x_, x, false);
+    this->reads(weight_, weight, false);
+    this->reads(bias_, bias);
+    this->writes(y_, y);
+  }
+
+  void panel(const Context<T>& c, Range rows, Range cols, char* scratch) const noexcept override {
+    const ops::Gemm<T> product = describe(this->rows(c));
+    ops::gemm_block(*c.kernels, product, rows, cols, reinterpret_cast<T*>(scratch));
+    if (bias_) {
+      T* y = y_.get() + rows.first * this->columns + cols.first;
+      c.kernels->add_row(rows.size(), cols.size(), y, this->columns, bias_.get() + cols.first, y, this->columns);
+    }
+  }
+  index scratch_bytes(index batch) const override {
+    return ops::gemm_scratch(describe(this->multiplicity * batch)) * index(sizeof(T));
+  }
+  double nanoseconds(index batch) const override {
+    return double(this->multiplicity * batch) * double(this->columns) * double(inner_) * 0.015;
+  }
+
+ private:
+  ops::Gemm<T> describe(index rows) const {
+    ops::Gemm<T> g{};
+    g.m = rows;
+    g.n = this->columns;
+    g.k = inner_;
+    g.a = x_.get();
+    g.ras = inner_;
+    g.kas = 1;
+    g.b = weight_.get();
+    g.ldb = transposed_ ? inner_ : this->columns;
+    g.b_transposed = transposed_;
+    g.c = y_.get();
+    g.ldc = this->columns;
+    return g;
+  }
+
+  const index inner_;
+  const bool transposed_;
+  Ref<T> x_, weight_, bias_, y_;
+};
+
+// The gradient (rows, columns) = leftᵀ · right of a parameter, summed over the batch: chains of
+// FMAs that restart every kChainRows. With `update`, each stretch of it goes straight from scratch
+// into the optimiser and is never stored.
+template <class T> class ProductGradient final : public Instruction<T> {
+ public:
+  ProductGradient(index multiplicity, index rows, index columns, TensorId left, TensorId right, TensorId gradient,
+                  int parameter, TensorId updated)
+      : multiplicity_(multiplicity), rows_(rows), columns_(columns), parameter_(parameter), updates_(updated >= 0) {
+    this->reads(left_, left, false);
+    this->reads(right_, right, false);
+    if (updates_)
+      this->writes(updated_, updated, false);
+    else
+      this->writes(gradient_, gradient, false);
+  }
+
+  void run(const Context<T>& c, const Worker& w) const noexcept override {
+    const Range mine = share(rows_, kRowsAtOnce / 4, w.id, w.team);
+    const index batch = multiplicity_ * c.batch;
+    T* stretch = reinterpret_cast<T*>(w.scratch);
+    const index at_once = rows_at_once();
+    for (index first = mine.first; first < mine.last; first += at_once) {
+      const index rows = std::min(at_once, mine.last - first);
+      T* result = updates_ ? stretch : gradient_.get() + first * columns_;
+      ops::gemm_block(*c.kernels, describe(batch, first, rows, result), Range{0, rows}, Range{0, columns_},
+                      updates_ ? stretch + at_once * columns_ : stretch);
+      if (updates_) c.update->apply(*c.kernels, parameter_, first * columns_, rows * columns_, stretch);
+    }
+  }
+  index scratch_bytes(index batch) const override {
+    const index gemm = ops::gemm_scratch(describe(multiplicity_ * batch, 0, rows_at_once(), nullptr));
+    return (gemm + (updates_ ? aligned(rows_at_once() * columns_ * index(sizeof(T))) / index(sizeof(T)) : 0)) *
+           index(sizeof(T));
+  }
+  double nanoseconds(index batch) const override {
+    return double(multiplicity_ * batch) * double(rows_) * double(columns_) * 0.015 +
+           (updates_ ? double(rows_) * double(columns_) * 0.1 : 0);
+  }
+  bool deferrable() const override { return true; }
+
+ private:
+  static constexpr index kRowsAtOnce = 64;
+  static constexpr index kStretch = 16 * 1024;  // elements of gradient between product and update
+  // Whole rows, so that a stretch of the parameter is contiguous.
+  index rows_at_once() const {
+    if (!updates_) return std::max<index>(1, rows_);
+    const index fits = std::max<index>(1, kStretch / std::max<index>(1, columns_));
+    return std::max<index>(1, std::min({rows_, fits, kRowsAtOnce}));
+  }
+  ops::Gemm<T> describe(index batch, index first, index rows, T* result) const {
+    ops::Gemm<T> g{};
+    g.m = rows;
+    g.n = columns_;
+    g.k = batch;
+    g.a = left_.get() + first;
+    g.ras = 1;
+    g.kas = rows_;
+    g.b = right_.get();
+    g.ldb = columns_;
+    g.c = result;
+    g.ldc = columns_;
+    g.chain = kChainRows;
+    return g;
+  }
+
+  const index multiplicity_, rows_, columns_;
+  const int parameter_;
+  const bool updates_;
+  Ref<T> left_, right_, gradient_, updated_;
+};
+
+// y = a @ b, sample by sample, with one operand or the other transposed for the gradients.
+template <class T> class StackedProduct final : public Instruction<T> {
+ public:
+  // Each of the multiplicity * batch products is (m, k) @ (k, n).
+  StackedProduct(index multiplicity, index m, index n, index k, TensorId a, bool a_transposed, TensorId b,
+                 bool b_transposed, TensorId y)
+      : multiplicity_(multiplicity), m_(m), n_(n), k_(k), a_transposed_(a_transposed), b_transposed_(b_transposed) {
+    this->reads(a_, a, false);
+    this->reads(b_, b, false);
+    this->writes(y_, y, false);
+  }
+  void run(const Context<T>& c, const Worker& w) const noexcept override {
+    const Range mine = share(multiplicity_ * c.batch, 1, w.id, w.team);
+    for (index i = mine.first; i < mine.last; ++i)
+      ops::gemm_block(*c.kernels, describe(i), Range{0, m_}, Range{0, n_}, reinterpret_cast<T*>(w.scratch));
+  }
+  index scratch_bytes(index) const override { return ops::gemm_scratch(describe(0)) * index(sizeof(T)); }
+  double nanoseconds(index batch) const override {
+    return double(multiplicity_ * batch) * double(m_) * double(n_) * double(k_) * 0.015;
+  }
+
+ private:
+  ops::Gemm<T> describe(index i) const {
+    ops::Gemm<T> g{};
+    g.m = m_;
+    g.n = n_;
+    g.k = k_;
+    g.a = a_.get() + i * m_ * k_;
+    g.ras = a_transposed_ ? 1 : k_;
+    g.kas = a_transposed_ ? m_ : 1;
+    g.b = b_.get() + i * k_ * n_;
+    g.ldb = b_transposed_ ? k_ : n_;
+    g.b_transposed = b_transposed_;
+    g.c = y_.get() + i * m_ * n_;
+    g.ldc = n_;
+    return g;
+  }
+  const index multiplicity_, m_, n_, k_;
+  const bool a_transposed_, b_transposed_;
+  Ref<T> a_, b_, y_;
+};
+
+}  // namespace gv::plan
