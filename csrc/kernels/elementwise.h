@@ -1,6 +1,8 @@
 // elementwise.h — activations and their derivatives, sums and products of panels, column sums.
 // Shapes, aliasing and contracts: table.h. What runs over several operations at once is fused
-// elsewhere; the arithmetic of one element is here. NaN goes through every activation.
+// elsewhere; the arithmetic of one element is here. NaN goes through every activation; at -infinity
+// x * sigmoid(x) and x * Phi(x) are NaN too, as in torch. Measured for
+// |x| <= 30: values within 1.2 epsilon of max(1, |x|), slopes within 1.3 epsilon, in both types.
 // ELU: Clevert et al. 2016; SELU: Klambauer et al. 2017; GELU: Hendrycks & Gimpel 2016;
 // SiLU: Elfwing et al. 2018; softplus: log(1 + e^(beta x))/beta, beta > 0.
 #pragma once

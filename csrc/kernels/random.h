@@ -64,19 +64,15 @@ inline vec<double> uniform_of(words w) {
   return (number + 0.5) * 0x1p-32;
 }
 
-// Calls group(i, p, k): elements i … i + k of the call come from p[0 … k], where p holds make(blocks)
-// in logical order; k <= 4 * kBlocks. Number is the type of what make leaves in four vectors.
+// Calls group(i, p, k): elements i … i + k of the call come from p[0 … k], k <= 4 * kBlocks, out of
+// what make(blocks, ordered) leaves in logical order. A vector may be read from any p[0 … k - 1].
 template <class Number, class Make, class Group>
 inline void for_groups(index n, std::uint64_t first, PhiloxKey key, Make&& make, Group&& group) {
-  typedef Number row[kBlocks];
-  alignas(64) row columns[4];
-  Number ordered[4 * kBlocks];
+  alignas(64) Number ordered[4 * kBlocks + 16] = {};
   index skip = index(first % 4);
   std::uint64_t block = first / 4;
   for (index i = 0; i < n; block += std::uint64_t(kBlocks)) {
-    make(philox(key, block), columns);
-    for (index b = 0; b < kBlocks; ++b)
-      for (index j = 0; j < 4; ++j) ordered[4 * b + j] = columns[j][b];
+    make(philox(key, block), ordered);
     const index made = 4 * kBlocks - skip, k = n - i < made ? n - i : made;
     group(i, ordered + skip, k);
     i += k;
@@ -84,20 +80,64 @@ inline void for_groups(index n, std::uint64_t first, PhiloxKey key, Make&& make,
   }
 }
 
+// The words of the blocks as 32-bit numbers: two words fill a lane, and lanes alternate.
+inline void order_words(PhiloxBlocks b, std::uint32_t* ordered) {
+  alignas(64) std::uint64_t low[kBlocks], high[kBlocks], pairs[2 * kBlocks];
+  const words w01 = b.w[0] | (b.w[1] << 32), w23 = b.w[2] | (b.w[3] << 32);
+  __builtin_memcpy(low, &w01, sizeof low);
+  __builtin_memcpy(high, &w23, sizeof high);
+  for (index i = 0; i < kBlocks; ++i) {
+    pairs[2 * i] = low[i];
+    pairs[2 * i + 1] = high[i];
+  }
+  __builtin_memcpy(ordered, pairs, sizeof pairs);
+}
+
+// v[j] holds number j of every block.
+inline void order_numbers(const vec<double> (&v)[4], double* ordered) {
+  alignas(64) double columns[4][kBlocks];
+  for (int j = 0; j < 4; ++j) store(columns[j], v[j]);
+  for (index i = 0; i < kBlocks; ++i)
+    for (index j = 0; j < 4; ++j) ordered[4 * i + j] = columns[j][i];
+}
+
+template <class T> struct UnsignedOf;
+template <> struct UnsignedOf<float> { using type = std::uint32_t; };
+template <> struct UnsignedOf<double> { using type = std::uint64_t; };
+
+// lanes<T>() words, each widened to the size of T.
+template <class T> struct WordsOf {
+  typedef std::uint32_t narrow __attribute__((vector_size(lanes<T>() * 4)));
+  using Wide = typename UnsignedOf<T>::type;
+  typedef Wide wide __attribute__((vector_size(kVectorBytes<T>)));
+  static wide read(const std::uint32_t* p) {
+    narrow w;
+    __builtin_memcpy(&w, p, sizeof w);
+    return __builtin_convertvector(w, wide);
+  }
+};
+
 template <class T>
 void dropout(index n, std::uint64_t first, PhiloxKey key, double p, const T* x, T* y) noexcept {
-  // Kept when w / 2^32 >= p, that is when w >= ceil(p * 2^32); p = 1 keeps nothing.
+  using Words = WordsOf<T>;
+  if (p >= 1) {
+    for_row<T>(n, [=](index i, auto k) { store_n(y + i, vec<T>{}, k); });
+    return;
+  }
+  // Kept when w / 2^32 >= p: w >= ceil(p * 2^32), or w > that less one, which fits 32 bits.
   const double scaled = p * 0x1p32;
   std::uint64_t threshold = std::uint64_t(scaled);
   if (double(threshold) < scaled) ++threshold;
-  const T scale = p < 1 ? T(1 / (1 - p)) : T(0);
-  for_groups<std::uint64_t>(
-      n, first, key,
-      [](PhiloxBlocks b, auto& columns) {
-        for (int j = 0; j < 4; ++j) __builtin_memcpy(columns[j], &b.w[j], sizeof(words));
-      },
-      [=](index i, const std::uint64_t* w, index k) {
-        for (index e = 0; e < k; ++e) y[i + e] = w[e] >= threshold ? x[i + e] * scale : T(0);
+  const T scale = T(1 / (1 - p));
+  const bool all = threshold == 0;
+  const auto limit = typename Words::wide{} + typename Words::Wide(all ? 0 : threshold - 1);
+  for_groups<std::uint32_t>(
+      n, first, key, [](PhiloxBlocks b, std::uint32_t* ordered) { order_words(b, ordered); },
+      [=](index i, const std::uint32_t* w, index count) {
+        for_row<T>(count, [=](index e, auto k) {
+          const vec<T> kept = load_n(x + i + e, k) * scale;
+          store_n(y + i + e, all ? kept : Words::read(w + e) > limit ? kept : vec<T>{}, k);
+        });
       });
 }
 
@@ -107,8 +147,10 @@ void uniform(index n, std::uint64_t first, PhiloxKey key, double low, double hig
   const vec<double> start = set1<double>(low), width = set1<double>(high - low);
   for_groups<double>(
       n, first, key,
-      [=](PhiloxBlocks b, auto& columns) {
-        for (int j = 0; j < 4; ++j) store(columns[j], fma(uniform_of(b.w[j]), width, start));
+      [=](PhiloxBlocks b, double* ordered) {
+        vec<double> u[4];
+        for (int j = 0; j < 4; ++j) u[j] = fma(uniform_of(b.w[j]), width, start);
+        order_numbers(u, ordered);
       },
       [=](index i, const double* u, index k) {
         for (index e = 0; e < k; ++e) y[i + e] = T(u[e]);
@@ -121,13 +163,15 @@ void normal(index n, std::uint64_t first, PhiloxKey key, double mean, double std
   const vec<double> centre = set1<double>(mean), width = set1<double>(std);
   for_groups<double>(
       n, first, key,
-      [=](PhiloxBlocks b, auto& columns) {
+      [=](PhiloxBlocks b, double* ordered) {
+        vec<double> z[4];
         for (int j = 0; j < 4; j += 2) {
           const vec<double> radius = sqrt(log<double>(uniform_of(b.w[j])) * -2.0);
           const SinCos angle = sincos_turns(uniform_of(b.w[j + 1]));
-          store(columns[j], fma(radius * angle.cos, width, centre));
-          store(columns[j + 1], fma(radius * angle.sin, width, centre));
+          z[j] = fma(radius * angle.cos, width, centre);
+          z[j + 1] = fma(radius * angle.sin, width, centre);
         }
+        order_numbers(z, ordered);
       },
       [=](index i, const double* z, index k) {
         for (index e = 0; e < k; ++e) y[i + e] = T(z[e]);
