@@ -1,0 +1,298 @@
+// plan.cpp — plans for Python: inference, a training step in one call (or two around a loss written
+// in Python), and the gradients. The Python side converts dtypes and keeps shapes; here memory is
+// checked, labels are checked against the classes, and the interpreter's lock is released.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "../plan/executor.h"
+
+namespace py = pybind11;
+
+namespace gv::plan {
+namespace {
+
+std::string shape_text(const py::array& a) { return py::str(a.attr("shape")); }
+
+// Contiguous, of the plan's dtype, writeable where asked: what the Python side has promised.
+template <class E> E* memory(const py::handle& object, const char* name, bool writes, index size = -1) {
+  if (!py::isinstance<py::array>(object)) throw py::type_error(std::string("[plan] expected ") + name + " to be an array");
+  auto a = py::reinterpret_borrow<py::array>(object);
+  if (!py::dtype::of<E>().is(a.dtype()) && !py::dtype::of<E>().equal(a.dtype()))
+    throw py::type_error(std::string("[plan] expected ") + name + " of dtype " + std::string(py::str(py::dtype::of<E>())) +
+                         ", got " + std::string(py::str(a.dtype())));
+  if (!(a.flags() & py::array::c_style) || !(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+    throw py::value_error(std::string("[plan] expected ") + name + " to be contiguous and aligned");
+  if (writes && !a.writeable()) throw py::value_error(std::string("[plan] expected ") + name + " to be writeable");
+  if (size >= 0 && a.size() != size)
+    throw py::value_error(std::string("[plan] expected ") + name + " of " + std::to_string(size) + " elements, got " + shape_text(a));
+  return static_cast<E*>(const_cast<void*>(a.data()));
+}
+
+class Busy {
+ public:
+  explicit Busy(std::atomic_flag& flag) : flag_(flag) {
+    if (flag_.test_and_set(std::memory_order_acquire))
+      throw std::runtime_error("[plan] this net is already running in another thread; give each thread its own copy");
+  }
+  ~Busy() { flag_.clear(std::memory_order_release); }
+
+ private:
+  std::atomic_flag& flag_;
+};
+
+LossSettings loss_settings(const py::dict& d) {
+  LossSettings s;
+  const auto kind = d["kind"].cast<std::string>();
+  s.kind = kind == "cross_entropy" ? LossKind::cross_entropy
+           : kind == "mse"         ? LossKind::mse
+           : kind == "l1"          ? LossKind::l1
+           : kind == "huber"       ? LossKind::huber
+                                   : LossKind::bce;
+  s.mean = d["reduction"].cast<std::string>() == "mean";
+  s.labels = d.contains("labels") && d["labels"].cast<bool>();
+  if (d.contains("label_smoothing")) s.label_smoothing = d["label_smoothing"].cast<double>();
+  if (d.contains("delta")) s.delta = d["delta"].cast<double>();
+  if (d.contains("weight") && !d["weight"].is_none()) s.weight = d["weight"].cast<std::vector<double>>();
+  return s;
+}
+
+OptimizerSettings optimizer_settings(const py::dict& d) {
+  OptimizerSettings s;
+  const auto number = [&](const char* name, double& into) {
+    if (d.contains(name)) into = d[name].cast<double>();
+  };
+  s.rule = d["kind"].cast<std::string>() == "sgd" ? Rule::sgd : Rule::adam;
+  number("momentum", s.momentum);
+  number("dampening", s.dampening);
+  number("beta1", s.beta1);
+  number("beta2", s.beta2);
+  number("eps", s.eps);
+  if (d.contains("nesterov")) s.nesterov = d["nesterov"].cast<bool>();
+  if (d.contains("decoupled")) s.decoupled = d["decoupled"].cast<bool>();
+  for (const auto& p : d["parameters"].cast<std::vector<std::pair<double, double>>>()) s.parameters.push_back({p.second, p.first});
+  return s;
+}
+
+template <class T> class Plan {
+ public:
+  Plan(const Graph& graph, const py::dict& options, const py::object& loss, const py::object& optimizer) {
+    Options o;
+    o.training = options["training"].cast<bool>();
+    o.gradients = options["gradients"].cast<bool>();
+    o.update_inside = options["update_inside"].cast<bool>();
+    o.fuse = options["fuse"].cast<bool>();
+    if (!loss.is_none()) loss_ = std::make_unique<LossSettings>(loss_settings(loss.cast<py::dict>()));
+    std::unique_ptr<OptimizerSettings> settings;
+    if (!optimizer.is_none()) settings = std::make_unique<OptimizerSettings>(optimizer_settings(optimizer.cast<py::dict>()));
+    executor_ = std::make_unique<Executor<T>>(graph, o, loss_.get(), settings.get());
+  }
+
+  void bind(const py::list& parameters, const py::list& buffers, const py::list& state, const py::object& updates) {
+    const Busy busy(executor_->busy());
+    const Graph& g = executor_->graph();
+    Bindings<T> net;
+    for (std::size_t i = 0; i < g.parameters().size(); ++i)
+      net.parameters.push_back(memory<T>(parameters[i], g.parameters()[i].name.c_str(), true, g.parameters()[i].size));
+    for (std::size_t i = 0; i < g.buffers().size(); ++i)
+      net.running.push_back(memory<T>(buffers[i], g.buffers()[i].name.c_str(), true, g.buffers()[i].size));
+    OptimizerState<T> own;
+    for (std::size_t i = 0; i < state.size(); ++i) own.state[i] = memory<T>(state[i], "optimiser state", true, executor_->flat_size());
+    if (!updates.is_none()) own.updates = memory<std::int64_t>(updates, "updates", true, index(g.parameters().size()));
+    executor_->bind(net, own);
+    keep_ = py::make_tuple(parameters, buffers, state, updates);
+  }
+
+  py::list infer(const py::list& inputs) {
+    const Busy busy(executor_->busy());
+    BatchSource<T> source;
+    load(source, inputs, py::none());
+    py::list results;
+    std::vector<T*> outputs;
+    for (NodeId id : executor_->graph().outputs()) {
+      const Shape& s = executor_->graph().node(id).shape;
+      std::vector<index> sizes{source.rows};
+      sizes.insert(sizes.end(), s.sizes.begin(), s.sizes.begin() + s.rank);
+      py::array_t<T> out(sizes);
+      outputs.push_back(out.mutable_data());
+      results.append(std::move(out));
+    }
+    if (source.rows > 0) {
+      const py::gil_scoped_release released;
+      executor_->infer(source, outputs);
+    }
+    return results;
+  }
+
+  // Forward, loss, backward, update. Returns (loss, gradient norm before clipping).
+  py::tuple step(const py::list& inputs, const py::object& target, const py::object& sample_weight,
+                 const py::object& order, const StepRequest& request) {
+    const Busy busy(executor_->busy());
+    BatchSource<T> source;
+    load(source, inputs, order);
+    load_target(source, target, sample_weight);
+    return run(source, request);
+  }
+
+  // The first half of a step whose loss is written in Python: returns the prediction.
+  py::array_t<T> forward(const py::list& inputs, const py::object& order, StepRequest request) {
+    const Busy busy(executor_->busy());
+    BatchSource<T> source;
+    load(source, inputs, order);
+    request.backward = false;
+    run(source, request);
+    rows_between_ = source.rows;
+    const Shape& s = executor_->graph().node(executor_->graph().outputs()[0]).shape;
+    std::vector<index> sizes{source.rows};
+    sizes.insert(sizes.end(), s.sizes.begin(), s.sizes.begin() + s.rank);
+    py::array_t<T> out(sizes);
+    std::copy_n(executor_->output(), out.size(), out.mutable_data());
+    return out;
+  }
+
+  // The second half, from the gradient of the prediction.
+  py::tuple backward(const py::object& gradient, StepRequest request) {
+    const Busy busy(executor_->busy());
+    if (rows_between_ < 0) throw std::runtime_error("[plan] expected a forward before backward");
+    const Shape& s = executor_->graph().node(executor_->graph().outputs()[0]).shape;
+    const T* from = memory<T>(gradient, "dprediction", false, rows_between_ * s.elements());
+    std::copy_n(from, rows_between_ * s.elements(), executor_->seed_gradient());
+    BatchSource<T> source;
+    source.rows = rows_between_;
+    rows_between_ = -1;
+    request.forward = false;
+    return run(source, request);
+  }
+
+  // Copies of the gradients of the last step that stored them, by parameter; None where frozen.
+  py::list gradients() const {
+    const Busy busy(executor_->busy());
+    py::list result;
+    const Graph& g = executor_->graph();
+    for (std::size_t i = 0; i < g.parameters().size(); ++i) {
+      const T* from = executor_->gradient(int(i));
+      if (!from) {
+        result.append(py::none());
+        continue;
+      }
+      py::array_t<T> copy(g.parameters()[i].shape);
+      std::copy_n(from, g.parameters()[i].size, copy.mutable_data());
+      result.append(std::move(copy));
+    }
+    return result;
+  }
+
+  Executor<T>& executor() { return *executor_; }
+
+ private:
+  void load(BatchSource<T>& source, const py::list& inputs, const py::object& order) {
+    const Graph& g = executor_->graph();
+    index samples = -1;
+    for (std::size_t i = 0; i < g.inputs().size(); ++i) {
+      const auto a = py::reinterpret_borrow<py::array>(inputs[i]);
+      const index n = a.shape(0);
+      source.inputs.push_back(memory<T>(a, "x", false, n * g.node(g.inputs()[i]).shape.elements()));
+      if (samples >= 0 && n != samples) throw py::value_error("[plan] expected inputs of one length");
+      samples = n;
+    }
+    samples_ = source.rows = samples;
+    if (order.is_none()) return;
+    source.order = memory<std::int64_t>(order, "order", false);
+    source.rows = py::reinterpret_borrow<py::array>(order).size();
+    for (index i = 0; i < source.rows; ++i)
+      if (source.order[i] < 0 || source.order[i] >= samples)
+        throw py::value_error("[plan] expected indices in [0, " + std::to_string(samples) + "), got " + std::to_string(source.order[i]));
+  }
+
+  void load_target(BatchSource<T>& source, const py::object& target, const py::object& sample_weight) {
+    const Shape& s = executor_->graph().node(executor_->graph().outputs()[0]).shape;
+    const index classes = s.last();
+    if (loss_->kind == LossKind::cross_entropy && loss_->labels) {
+      const index each = classes ? s.elements() / classes : 0;
+      source.labels = memory<std::int64_t>(target, "labels", false, samples_ * each);
+      for (index r = 0; r < source.rows; ++r)
+        for (index i = 0, at = source.sample(r) * each; i < each; ++i)
+          if (const std::int64_t label = source.labels[at + i]; label < 0 || label >= classes)
+            throw py::value_error("[cross_entropy] expected labels in [0, " + std::to_string(classes) + "), got " +
+                                  std::to_string(label) + " in row " + std::to_string(source.sample(r)));
+    } else {
+      source.target = memory<T>(target, "target", false, samples_ * s.elements());
+    }
+    if (!sample_weight.is_none()) source.sample_weight = memory<double>(sample_weight, "sample_weight", false, samples_);
+  }
+
+  py::tuple run(const BatchSource<T>& source, const StepRequest& request) {
+    StepResult result;
+    {
+      const py::gil_scoped_release released;
+      result = executor_->run(source, request);
+    }
+    if (result.status == Status::loss_not_finite)
+      fail("[TrainStep] expected a finite loss, got " + std::string(py::str(py::float_(result.loss))));
+    if (result.status == Status::gradient_not_finite)
+      fail("[clip_grad_norm] expected a finite gradient norm, got " + std::string(py::str(py::float_(result.gradient_norm))) +
+           ": the first non-finite gradient is that of " + first_bad_gradient());
+    return py::make_tuple(result.loss, result.gradient_norm, result.workers);
+  }
+
+  [[noreturn]] static void fail(const std::string& what) {
+    PyErr_SetString(PyExc_FloatingPointError, (what + "; nothing was written").c_str());
+    throw py::error_already_set();
+  }
+
+  std::string first_bad_gradient() const {
+    const Graph& g = executor_->graph();
+    for (std::size_t i = 0; i < g.parameters().size(); ++i) {
+      const T* d = executor_->gradient(int(i));
+      for (index j = 0; d && j < g.parameters()[i].size; ++j)
+        if (!std::isfinite(d[j])) return g.parameters()[i].name;
+    }
+    return "none (their squares overflow)";
+  }
+
+  std::unique_ptr<LossSettings> loss_;
+  std::unique_ptr<Executor<T>> executor_;
+  py::tuple keep_;
+  index samples_ = 0, rows_between_ = -1;
+};
+
+template <class T> void register_plan_of(py::module_& m, const char* name) {
+  using P = Plan<T>;
+  py::class_<P>(m, name)
+      .def(py::init<const Graph&, const py::dict&, const py::object&, const py::object&>(), py::arg("graph"),
+           py::arg("options"), py::arg("loss"), py::arg("optimizer"))
+      .def("bind", &P::bind, py::arg("parameters"), py::arg("buffers"), py::arg("state"), py::arg("updates"))
+      .def("infer", &P::infer)
+      .def("step", &P::step)
+      .def("forward", &P::forward)
+      .def("backward", &P::backward)
+      .def("gradients", &P::gradients)
+      .def("forget_accumulated", [](P& p) { p.executor().forget_accumulated(); })
+      .def_property_readonly("has_accumulated", [](P& p) { return p.executor().has_accumulated(); })
+      .def_property_readonly("flat_size", [](P& p) { return p.executor().flat_size(); })
+      .def_property_readonly("offsets", [](P& p) { return p.executor().offsets(); })
+      .def_property_readonly("instructions", [](P& p) { return p.executor().instructions(); })
+      .def_property_readonly("barriers", [](P& p) { return p.executor().barriers(); })
+      .def_property_readonly("arena_bytes", [](P& p) { return p.executor().arena_bytes(); });
+}
+
+}  // namespace
+}  // namespace gv::plan
+
+void register_plan(py::module_& m) {
+  using namespace gv::plan;
+  py::class_<StepRequest>(m, "StepRequest", "What a step does besides forward and backward.")
+      .def(py::init<>())
+      .def_readwrite("lr", &StepRequest::lr)
+      .def_readwrite("clip_norm", &StepRequest::clip_norm)
+      .def_readwrite("update", &StepRequest::update)
+      .def_readwrite("accumulate", &StepRequest::accumulate)
+      .def_readwrite("commit_statistics", &StepRequest::commit_statistics)
+      .def_readwrite("seed", &StepRequest::seed)
+      .def_readwrite("step", &StepRequest::step);
+  register_plan_of<float>(m, "PlanFloat32");
+  register_plan_of<double>(m, "PlanFloat64");
+}
