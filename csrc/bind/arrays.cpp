@@ -134,9 +134,56 @@ Rows output_rows(const char* op, const Array& a) {
 Vector input_vector(const char* op, const Array& a, index n) {
   if (!a) return {py::object(), nullptr};
   expect_shape(op, a, {n});
+  return input_flat(a);
+}
+
+Vector input_flat(const Array& a) {
+  if (!a) return {py::object(), nullptr};
   if (a.contiguous() && a.aligned()) return {a.object(), a.data()};
   const Array copy(a.object().attr("copy")("C"), a.name());
   return {copy.object(), copy.data()};
+}
+
+void expect_in_place(const char* op, const Array& a) {
+  if (!a.writeable())
+    refuse(op, std::string(a.name()) + " to be writeable", "a read-only array of shape " + a.shape_text());
+  if (!a.contiguous() || !a.aligned())
+    refuse(op, std::string(a.name()) + " to be contiguous (C order) and aligned, as it is changed in place",
+           "strides " + std::string(py::str(a.object().attr("strides"))) + " for shape " + a.shape_text());
+}
+
+int normal_axis(const char* op, const Array& a, index axis) {
+  const int n = a.ndim();
+  if (n == 0) refuse(op, std::string(a.name()) + " of at least one axis", "shape ()");
+  if (axis < -n || axis >= n)
+    refuse(op, "axis in [" + std::to_string(-n) + ", " + std::to_string(n) + ")",
+           std::to_string(axis) + " for shape " + a.shape_text());
+  return int(axis < 0 ? axis + n : axis);
+}
+
+Array axis_last(const Array& a, int axis) {
+  if (axis == a.ndim() - 1) return a;
+  std::vector<int> axes;
+  for (int i = 0; i < a.ndim(); ++i) {
+    if (i != axis) axes.push_back(i);
+  }
+  axes.push_back(axis);
+  return a.transposed(axes);
+}
+
+StagedRows::StagedRows(const char* op, const Array& out, int axis) {
+  if (axis == out.ndim() - 1) {
+    rows = output_rows(op, out);
+    return;
+  }
+  target_ = axis_last(out, axis);
+  if (lies_in_rows(target_, rows) && rows.ld >= rows.cols) return;
+  beside_ = new_array(out.dtype(), target_.shape());
+  rows = output_rows(op, beside_);
+}
+
+void StagedRows::finish() const {
+  if (beside_) target_.object().attr("__setitem__")(py::ellipsis(), beside_.object());
 }
 
 Array new_array(DType dtype, const Shape& shape, const char* name) {

@@ -78,12 +78,32 @@ struct Vector {
   template <class T> T* as() const { return reinterpret_cast<T*>(data); }
 };
 Vector input_vector(const char* op, const Array& array, index n);
+Vector input_flat(const Array& array);  // all elements in row-major order, any shape
+// An array written in place: writeable, row-major without gaps, aligned; else ValueError.
+void expect_in_place(const char* op, const Array& array);
 
 Array new_array(DType dtype, const Shape& shape, const char* name = "out");
 // out itself, checked, or a new array if it is None.
 Array output(const char* op, const py::object& out, DType dtype, const Shape& shape);
 // Refuses arrays that share memory, unless `same_allowed` and they are the same array.
 void expect_apart(const char* op, const Array& out, const Array& other, bool same_allowed);
+
+// The axis counted from 0, ValueError where there is none.
+int normal_axis(const char* op, const Array& array, index axis);
+// The array with one axis moved to the end.
+Array axis_last(const Array& array, int axis);
+
+// The rows of a result whose rows lie along `axis`: its own memory where that serves, else an array
+// beside it, which finish() copies into place.
+class StagedRows {
+ public:
+  StagedRows(const char* op, const Array& out, int axis);
+  Rows rows;
+  void finish() const;
+
+ private:
+  Array beside_, target_;
+};
 
 // f(T()) with T the C++ type of dtype.
 template <class F> auto with_dtype(DType dtype, F&& f) {
