@@ -100,6 +100,8 @@ template <class T, int NV, bool Masked, int MR = tile_rows<NV>()> inline Tile<T>
   return &gemm_tile<T, MR, NV, Masked>;
 }
 
+constexpr index kPrefetchDepth = 128;  // below, C is fetched as fast as it is computed
+
 // All rows of one column panel, in tiles whose heights differ by one at most: a leftover tile of
 // one or two rows would be bound by the latency of its few chains.
 template <class T, int NV, bool Masked>
@@ -107,10 +109,17 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
                        T* c, index ldc, index tail, bool accumulate) {
   constexpr index kTall = tile_rows<NV>();
   const index tiles = (m + kTall - 1) / kTall, rows = m / tiles;
-  index taller = m - rows * tiles;
+  const index taller = m - rows * tiles;
+  T* const first = c;
   const Tile<T> tall = tile_of<T, NV, Masked>(rows + 1), low = tile_of<T, NV, Masked>(rows);
   for (index t = 0; t < tiles; ++t) {
     const index height = rows + (t < taller);
+    if (k >= kPrefetchDepth) {
+      // The next tile of C, which may be far away; after the last one, that of the next panel.
+      T* const next = t + 1 < tiles ? c + height * ldc : first + NV * lanes<T>();
+      for (index i = 0; i < rows; ++i)
+        for (int j = 0; j < NV; ++j) __builtin_prefetch(next + i * ldc + j * lanes<T>(), 1);
+    }
     (t < taller ? tall : low)(k, a, ras, kas, b, ldb, c, ldc, tail, accumulate);
     a += height * ras;
     c += height * ldc;

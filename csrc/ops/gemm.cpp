@@ -1,0 +1,221 @@
+// gemm.cpp — blocking as in Goto & van de Geijn 2008: a panel of B (depth x 128 bytes) stays in
+// L1 while the rows of A pass, the packed blocks of A and B stay in L2. Between two blocks of k
+// the chain of FMAs is carried in C, so that the blocking never shows in the bits.
+#include "gemm.h"
+
+#include <cstring>
+
+namespace gv::ops {
+namespace {
+
+constexpr index kDepth = 256;  // longest block of k: a panel of B takes 32 KiB
+constexpr index kRows = 72;   // most rows of A in a block
+constexpr index kPanels = 16;  // most panels of B in a block
+constexpr index kPartialRows = 128, kPartialPanels = 4;  // block of C with partial products
+constexpr index kSwapColumns = 512;                      // columns of C found transposed at a time
+
+template <class T> constexpr index kLine = 64 / index(sizeof(T));   // elements of a cache line
+template <class T> constexpr index kPanel = 128 / index(sizeof(T));  // columns of a panel of B
+
+template <class T> constexpr index kFewRows = 4 * kLine<T>;
+
+constexpr index smaller(index x, index y) { return x < y ? x : y; }
+constexpr index blocks(index n, index largest) { return (n + largest - 1) / largest; }
+// Size of the blocks when n is cut into as few as possible, all of nearly the same size.
+constexpr index balanced(index n, index largest) {
+  return n <= largest ? n : blocks(n, blocks(n, largest));
+}
+// Leading dimension of at least n elements: an odd number of lines, so that rows spread over all
+// sets of the cache.
+template <class T> constexpr index spread(index n) { return (blocks(n, kLine<T>) | 1) * kLine<T>; }
+
+template <class T> index packed_a_size(index m, index k) {
+  const index rows = smaller(m, kRows), depth = smaller(k, kDepth);
+  const index by_row = rows * spread<T>(depth), by_column = depth * spread<T>(rows);
+  return by_row > by_column ? by_row : by_column;
+}
+template <class T> index packed_b_size(index n, index k) {
+  return smaller(k, kDepth) * smaller(blocks(n, kPanel<T>), kPanels) * kPanel<T>;
+}
+
+// Rows of A that are a multiple of 4 KiB apart share the sets of L1, of which a register tile needs
+// more ways than there are. Few panels read A too few times to win back the copy.
+template <class T> bool pack_a(const Gemm<T>& g) {
+  const index stride = (g.ras == 1 ? g.kas : g.ras) * index(sizeof(T));
+  return stride % 4096 == 0 && g.n >= 16 * kPanel<T>;
+}
+
+// B is read in strips of 128 bytes; that is good from L2 and even better from the copy, which is
+// free only when many rows share it.
+template <class T> bool pack_b(const Gemm<T>& g) {
+  if (g.b_transposed) return true;
+  if (g.m <= 48) return false;
+  return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
+}
+
+template <class T> void copy_rows(index rows, index cols, const T* src, index lds, T* dst, index ldd) {
+  for (index i = 0; i < rows; ++i) std::memcpy(dst + i * ldd, src + i * lds, std::size_t(cols) * sizeof(T));
+}
+
+// One panel of B, k x cols, with leading dimension kPanel.
+template <class T>
+void pack_panel(const kernels::Kernels<T>& kernels, const Gemm<T>& g, index cols, index k, const T* b,
+                T* dst) {
+  constexpr index kWidth = kPanel<T>;
+  if (g.b_transposed) {
+    kernels.transpose(cols, k, b, g.ldb, dst, kWidth);
+  } else if (cols == kWidth) {
+    for (index p = 0; p < k; ++p) std::memcpy(dst + p * kWidth, b + p * g.ldb, kWidth * sizeof(T));
+  } else {
+    copy_rows(k, cols, b, g.ldb, dst, kWidth);
+  }
+}
+
+template <class T>
+void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  constexpr index kWidth = kPanel<T>;
+  const bool a_packed = pack_a(g), b_packed = pack_b(g);
+  T* const packed_a = scratch;
+  T* const packed_b = scratch + (a_packed ? packed_a_size<T>(g.m, g.k) : 0);
+  const index depth = balanced(g.k, kDepth), height = balanced(g.m, kRows);
+  const index b_row = g.b_transposed ? 1 : g.ldb, b_column = g.b_transposed ? g.ldb : 1;
+
+  for (index j0 = 0; j0 < g.n; j0 += kPanels * kWidth) {
+    const index n = smaller(g.n - j0, kPanels * kWidth);
+    index p0 = 0;
+    do {  // once even when k is 0, to write the zeros
+      const index k = smaller(g.k - p0, depth);
+      const bool accumulate = g.accumulate || p0 > 0;
+      for (index i0 = 0; i0 < g.m; i0 += height) {
+        const index m = smaller(g.m - i0, height);
+        const T* a = g.a + i0 * g.ras + p0 * g.kas;
+        index ras = g.ras, kas = g.kas;
+        if (a_packed && kas == 1) {
+          copy_rows(m, k, a, ras, packed_a, spread<T>(k));
+          a = packed_a, ras = spread<T>(k);
+        } else if (a_packed) {
+          copy_rows(k, m, a, kas, packed_a, spread<T>(m));
+          a = packed_a, kas = spread<T>(m);
+        }
+        for (index j = 0; j < n; j += kWidth) {
+          const index cols = smaller(n - j, kWidth);
+          const T* b = g.b + p0 * b_row + (j0 + j) * b_column;
+          index ldb = g.ldb;
+          if (b_packed) {
+            // Packed just before the first use: the panel is then in L1.
+            T* const panel = packed_b + j * k;
+            if (i0 == 0) pack_panel(kernels, g, cols, k, b, panel);
+            b = panel, ldb = kWidth;
+          }
+          kernels.gemm(m, cols, k, a, ras, kas, b, ldb, g.c + i0 * g.ldc + j0 + j, g.ldc, accumulate);
+        }
+      }
+      p0 += depth;
+    } while (p0 < g.k);
+  }
+}
+
+// C = A * Bᵀ with few rows is found as Cᵀ = B * Aᵀ: to transpose A and C is then less work than to
+// transpose B. The chains are the same. Rows of A become vectors, so they should fill them.
+template <class T> bool few_rows(const Gemm<T>& g) {
+  return g.b_transposed && g.kas == 1 && !g.accumulate && g.m <= kFewRows<T> && g.m % kLine<T> == 0 &&
+         g.n >= 4 * g.m;
+}
+
+template <class T>
+void swapped(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  T* const ct = scratch;
+  scratch += smaller(g.n, kSwapColumns) * g.m;
+  for (index j = 0; j < g.n; j += kSwapColumns) {
+    const index n = smaller(g.n - j, kSwapColumns);
+    const T* const b = g.b + j * g.ldb;
+    blocked(kernels, Gemm<T>{n, g.m, g.k, b, g.ldb, 1, g.a, g.ras, true, ct, g.m, false, 0}, scratch);
+    kernels.transpose(n, g.m, ct, g.m, g.c + j, g.ldc);
+  }
+}
+
+// The whole of g as one chain for each element.
+template <class T>
+void one_chain(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  if (few_rows(g)) swapped(kernels, g, scratch);
+  else blocked(kernels, g, scratch);
+}
+
+template <class T> Gemm<T> part(const Gemm<T>& g, Range rows, Range cols) {
+  Gemm<T> p = g;
+  p.m = rows.size();
+  p.n = cols.size();
+  p.a += rows.first * g.ras;
+  p.b += cols.first * (g.b_transposed ? g.ldb : 1);
+  p.c += rows.first * g.ldc + cols.first;
+  return p;
+}
+
+}  // namespace
+
+template <class T> index gemm_scratch(const Gemm<T>& g) {
+  index size = g.chain > 0 ? kPartialRows * kPartialPanels * kPanel<T> : 0;
+  if (pack_a(g)) size += packed_a_size<T>(g.m, g.k);
+  if (pack_b(g)) size += packed_b_size<T>(g.n, g.k);
+  if (g.b_transposed) size += smaller(g.n, kSwapColumns) * smaller(g.m, kFewRows<T>);
+  return size;
+}
+
+template <class T>
+void gemm_block(const kernels::Kernels<T>& kernels, const Gemm<T>& g, Range rows, Range cols,
+                T* scratch) noexcept {
+  if (rows.size() <= 0 || cols.size() <= 0) return;
+  if (g.chain <= 0 || (g.k <= g.chain && !g.accumulate)) {
+    one_chain(kernels, part(g, rows, cols), scratch);
+    return;
+  }
+  constexpr index kCols = kPartialPanels * kPanel<T>;
+  T* const partial = scratch;
+  scratch += kPartialRows * kCols;
+  for (index i = rows.first; i < rows.last; i += kPartialRows) {
+    for (index j = cols.first; j < cols.last; j += kCols) {
+      const Range r{i, smaller(i + kPartialRows, rows.last)}, c{j, smaller(j + kCols, cols.last)};
+      const Gemm<T> block = part(g, r, c);
+      for (index p = 0; p < g.k; p += g.chain) {
+        Gemm<T> link = block;
+        link.k = smaller(g.k - p, g.chain);
+        link.a += p * g.kas;
+        link.b += p * (g.b_transposed ? 1 : g.ldb);
+        link.accumulate = false;
+        const bool direct = p == 0 && !g.accumulate;
+        if (!direct) link.c = partial, link.ldc = kCols;
+        one_chain(kernels, link, scratch);
+        if (!direct)
+          kernels.add(block.m, block.n, block.c, block.ldc, partial, kCols, block.c, block.ldc);
+      }
+    }
+  }
+}
+
+template <class T>
+void run(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch, int worker,
+         int workers) noexcept {
+  // The grid whose largest share costs least: the product itself, and the packing of its A and B,
+  // where moving an element costs about as much as a few FMAs.
+  constexpr index kGrain = 4, kMove = 4;
+  int down = 1, across = 1;
+  index least = -1;
+  for (int d = 1; d <= workers; ++d) {
+    const int r = workers / d;
+    const index m = share(g.m, kGrain, 0, d).size(), n = share(g.n, kPanel<T>, 0, r).size();
+    const index cost = m * n + kMove * (m + n);
+    if (least < 0 || cost < least) least = cost, down = d, across = r;
+  }
+  if (worker >= down * across) return;
+  gemm_block(kernels, g, share(g.m, kGrain, worker / across, down),
+             share(g.n, kPanel<T>, worker % across, across), scratch);
+}
+
+template index gemm_scratch(const Gemm<float>&);
+template index gemm_scratch(const Gemm<double>&);
+template void gemm_block(const kernels::Kernels<float>&, const Gemm<float>&, Range, Range, float*) noexcept;
+template void gemm_block(const kernels::Kernels<double>&, const Gemm<double>&, Range, Range, double*) noexcept;
+template void run(const kernels::Kernels<float>&, const Gemm<float>&, float*, int, int) noexcept;
+template void run(const kernels::Kernels<double>&, const Gemm<double>&, double*, int, int) noexcept;
+
+}  // namespace gv::ops
