@@ -103,7 +103,7 @@ index result_step(const Array& out, index m, index n, bool rows_axis, bool cols_
   const index col = cols_axis ? out.stride(-1) : item;
   const index row = rows_axis ? out.stride(cols_axis ? -2 : -1) : n * item;
   const bool lies = out.aligned() && (n <= 1 || col == item) && (m <= 1 || row >= n * item);
-  if (!lies && m * n > 0)
+  if (!lies && out.size() > 0)
     refuse("matmul", "out to have contiguous rows",
            "strides " + std::string(py::str(out.object().attr("strides"))) + " for shape " + out.shape_text());
   return m > 1 ? row / item : std::max<index>(n, 1);
@@ -199,12 +199,12 @@ py::object linear(const py::object& x_in, const py::object& weight_in, const py:
     for (const Array* other : {&x, &weight, &bias}) expect_apart(op, y, *other, false);
   }
   const Rows x_rows = input_rows(x, false);
+  const Matrix left = from_rows(x, x_rows), right = transpose(input_matrix(weight, false));
   with_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
     ops::Gemm<T> g{};
-    set_factors(g, from_rows(x, x_rows), transpose(input_matrix(weight, false)));
-    g.a = x_rows.as<T>();
+    set_factors(g, left, right);
     g.c = y_rows.as<T>();
     g.ldc = y_rows.ld;
     const Region region(kNanosecondsPerFma * double(g.m) * double(g.n) * double(g.k));
@@ -237,15 +237,15 @@ py::tuple linear_backward(const py::object& dy_in, const py::object& x_in, const
   const Array dx = new_array(x.dtype(), x.shape()), dweight = new_array(x.dtype(), weight.shape());
   const Array dbias = new_array(x.dtype(), {weight.shape(0)});
   const Rows dy_rows = input_rows(dy, false), x_rows = input_rows(x, false);
+  const Matrix left = from_rows(dy, dy_rows), right = input_matrix(weight, false), inputs = from_rows(x, x_rows);
   with_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
-    const Matrix left = from_rows(dy, dy_rows);
     ops::Gemm<T> to_x{}, to_weight{};
-    set_factors(to_x, left, input_matrix(weight, false));
+    set_factors(to_x, left, right);
     to_x.c = reinterpret_cast<T*>(dx.data());
     to_x.ldc = std::max<index>(to_x.n, 1);
-    set_factors(to_weight, transpose(left), from_rows(x, x_rows));
+    set_factors(to_weight, transpose(left), inputs);
     to_weight.c = reinterpret_cast<T*>(dweight.data());
     to_weight.ldc = std::max<index>(to_weight.n, 1);
     to_weight.chain = kChainRows;
