@@ -25,6 +25,8 @@
 namespace gv {
 namespace {
 
+constexpr int kMostThreads = 1024;
+
 int affinity() {
 #if defined(__linux__)
   cpu_set_t set;
@@ -135,7 +137,7 @@ int num_threads() {
 int set_num_threads(int n) {
   Setting& s = setting();
 #if defined(_OPENMP)
-  s.threads = n <= s.processors ? n : threads_that_can_be_made(n);
+  s.threads = n <= s.processors ? n : threads_that_can_be_made(std::min(n, kMostThreads));
 #endif
   s.reason = "set_num_threads";
   return s.threads;

@@ -291,6 +291,7 @@ void register_plan(py::module_& m) {
       .def_readwrite("update", &StepRequest::update)
       .def_readwrite("accumulate", &StepRequest::accumulate)
       .def_readwrite("commit_statistics", &StepRequest::commit_statistics)
+      .def_readwrite("stop_if_not_finite", &StepRequest::stop_if_not_finite)
       .def_readwrite("seed", &StepRequest::seed)
       .def_readwrite("step", &StepRequest::step);
   register_plan_of<float>(m, "PlanFloat32");

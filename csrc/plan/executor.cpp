@@ -166,6 +166,9 @@ void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t
 }
 
 template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, const StepRequest& request) {
+  for (const BatchStatistics& s : program_.statistics)
+    if (s.multiplicity * source.rows < 2)
+      throw std::invalid_argument("[BatchNorm] expected a training batch of more than one row, got 1");
   reserve(source.rows);
   if (request.accumulate && sums_.size() == 0) sums_ = Buffer(flat_size_ * index(sizeof(T)));
   if (request.forward && loss_) load_targets(source);
@@ -182,17 +185,18 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
   parallel(team_, [&](int worker, int team) {
     if (begin < program_.loss) run_phases(context, begin, program_.loss, worker, team);
     barrier_.wait(team);
+    double loss = 0;
     if (request.forward && loss_) {
-      const double loss = loss_value(context.batch);
+      loss = loss_value(context.batch);
       if (worker == 0) {
         result.loss = loss;
-        if (!std::isfinite(loss)) result.status = Status::loss_not_finite;
+        if (!std::isfinite(loss) && request.stop_if_not_finite) result.status = Status::loss_not_finite;
       }
-      if (!std::isfinite(loss)) return;
+      if (!std::isfinite(loss) && request.stop_if_not_finite) return;
     }
     if (!request.backward) return;
     run_phases(context, program_.loss, end, worker, team);
-    finish(context, request, result, worker, team);
+    finish(context, request, loss, result, worker, team);
   });
   if (result.status == Status::ok && request.backward) {
     if (request.update && updates_) {
@@ -209,7 +213,8 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
 // After the last backward phase: accumulate, clip, update what was not updated inside, and commit
 // the running statistics.
 template <class T>
-void Executor<T>::finish(const Context<T>& c, const StepRequest& r, StepResult& result, int worker, int team) noexcept {
+void Executor<T>::finish(const Context<T>& c, const StepRequest& r, double loss, StepResult& result, int worker,
+                         int team) noexcept {
   barrier_.wait(team);
   const auto& k = *c.kernels;
   if (!options_.update_inside && (r.accumulate || accumulated_ > 0)) {
@@ -230,7 +235,7 @@ void Executor<T>::finish(const Context<T>& c, const StepRequest& r, StepResult& 
       update_.apply(k, s.parameter, s.first, s.n, gradient(s.parameter) + s.first);
     }
   }
-  if (!r.commit_statistics) return;
+  if (!r.commit_statistics || !std::isfinite(loss)) return;
   const Range mine = share(index(program_.statistics.size()), 1, worker, team);
   for (index i = mine.first; i < mine.last; ++i) {
     const BatchStatistics& s = program_.statistics[std::size_t(i)];

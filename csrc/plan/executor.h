@@ -30,6 +30,7 @@ struct StepRequest {
   bool update = true;                    // else gradients are only stored
   bool accumulate = false;               // add to the accumulated gradient, do not update
   bool commit_statistics = true;
+  bool stop_if_not_finite = true;        // else gradients are computed all the same
   std::uint64_t seed = 0, step = 0;
 };
 
@@ -76,7 +77,7 @@ template <class T> class Executor {
   void load_targets(const BatchSource<T>& source);
   double loss_value(index batch) const noexcept;
   void run_phases(const Context<T>& c, std::size_t first, std::size_t last, int worker, int team) noexcept;
-  void finish(const Context<T>& c, const StepRequest& r, StepResult& result, int worker, int team) noexcept;
+  void finish(const Context<T>& c, const StepRequest& r, double loss, StepResult& result, int worker, int team) noexcept;
   bool clip(const kernels::Kernels<T>& k, const StepRequest& r, StepResult& result, int worker, int team) noexcept;
 
   const Graph graph_;

@@ -1,0 +1,39 @@
+"""gvcore trains very deep networks on a CPU, with the same bits on every machine.
+
+NumPy arrays in, NumPy arrays out. `nn` has the modules, `TrainStep` and `Trainer` train them,
+`functional` has the kernels themselves.
+"""
+
+from gvcore import datasets, functional, models, nn, optim, schedules
+from gvcore._core import __version__
+from gvcore.config import (
+    available_isas,
+    get_num_threads,
+    isa,
+    set_num_threads,
+    show_config,
+    threads,
+)
+from gvcore.data import train_test_split
+from gvcore.train import History, Trainer, TrainStep, value_and_grad
+
+__all__ = [
+    "History",
+    "TrainStep",
+    "Trainer",
+    "__version__",
+    "available_isas",
+    "datasets",
+    "functional",
+    "get_num_threads",
+    "isa",
+    "models",
+    "nn",
+    "optim",
+    "schedules",
+    "set_num_threads",
+    "show_config",
+    "threads",
+    "train_test_split",
+    "value_and_grad",
+]

@@ -1,0 +1,116 @@
+"""Inference: ``net(x)`` on arrays, through plans that are kept by shapes and dtype."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gvcore import _core
+from gvcore.nn.parameter import storage_epoch
+from gvcore.nn.trace import Trace
+
+if TYPE_CHECKING:
+    from gvcore.nn.module import Module
+
+__all__ = ["Inference", "Plan", "Recorded", "as_input", "plan_class"]
+
+
+def plan_class(dtype: np.dtype[Any]) -> Any:
+    """Return the compiled plan type of a dtype."""
+    return _core.PlanFloat32 if dtype == np.float32 else _core.PlanFloat64
+
+
+def as_input(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return `value` as a contiguous array (batch, ...) of `dtype`, copied only if it must be."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+        raise TypeError(
+            f"[{op}] expected {name} of dtype float16/32/64, integer or bool, got {array.dtype} of shape {array.shape}"
+        )
+    if array.ndim == 0:
+        raise ValueError(f"[{op}] expected {name} of shape (batch, …), got a scalar")
+    if array.ndim > 4:
+        raise ValueError(f"[{op}] expected {name} with at most 3 axes behind the batch, got shape {array.shape}")
+    return np.require(array, dtype, ["C", "A"])
+
+
+class Recorded:
+    """A net's ``forward``, traced for inputs of these trailing shapes."""
+
+    def __init__(self, net: Module, shapes: tuple[tuple[int, ...], ...]) -> None:
+        trace = Trace(net)
+        self.outputs = trace.run(net, shapes)
+        self.graph = trace.graph
+        self.dtype = net.dtype
+        named = list(net.named_parameters())
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        self.buffers = [(module, key) for _, module, key in net.named_buffer_places()]
+
+    def output_shape(self) -> tuple[int, ...]:
+        """Return the trailing shape of the first output."""
+        return tuple(self.graph.shape(self.graph.outputs[0]))
+
+
+class Plan:
+    """A compiled plan and the memory it is bound to."""
+
+    def __init__(
+        self,
+        recorded: Recorded,
+        options: dict[str, bool],
+        loss: dict[str, Any] | None = None,
+        optimizer: dict[str, Any] | None = None,
+    ) -> None:
+        self.recorded = recorded
+        self.core = plan_class(recorded.dtype)(recorded.graph, options, loss, optimizer)
+        self.output = recorded.output_shape()
+        self._bound_at = -1
+
+    def bind(self, state: list[NDArray[Any]] | None = None, updates: NDArray[np.int64] | None = None) -> Any:
+        """Return the compiled plan, bound to where parameters and buffers lie now."""
+        if self._bound_at != storage_epoch():
+            parameters = [p.data for p in self.recorded.parameters]
+            buffers = [module.buffer(key) for module, key in self.recorded.buffers]
+            self.core.bind(parameters, buffers, state or [], updates)
+            self._bound_at = storage_epoch()
+        return self.core
+
+
+class Inference:
+    """The plans of one net for inference; calls from several threads wait for each other."""
+
+    def __init__(self, net: Module) -> None:
+        self._net = net
+        self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
+        self._signature: Any = None
+        self._epoch = -1
+        self._lock = threading.Lock()
+        self._dtype = np.dtype(np.float32)
+
+    def __call__(self, inputs: tuple[Any, ...]) -> Any:
+        """Run the net on arrays."""
+        from gvcore.nn.module import structure_epoch  # a module holds its Inference: the arrow back is here
+
+        if not inputs:
+            raise TypeError("[net] expected at least one array")
+        with self._lock:
+            if self._epoch != structure_epoch():
+                signature = self._net.signature()[0]
+                if signature != self._signature:
+                    self._plans.clear()
+                    self._dtype = self._net.dtype
+                self._signature, self._epoch = signature, structure_epoch()
+            arrays = [as_input("net", "x", x, self._dtype) for x in inputs]
+            if any(len(a) != len(arrays[0]) for a in arrays):
+                raise ValueError(f"[net] expected inputs of one length, got {[a.shape for a in arrays]}")
+            shapes = tuple(a.shape[1:] for a in arrays)
+            plan = self._plans.get(shapes)
+            if plan is None:
+                options = {"training": False, "gradients": False, "update_inside": False, "fuse": True}
+                plan = self._plans[shapes] = Plan(Recorded(self._net, shapes), options)
+            results = plan.bind().infer(arrays)
+        return tuple(results) if plan.recorded.outputs else results[0]

@@ -1,0 +1,353 @@
+"""Modules: a net as Python objects, traced once, run in C++.
+
+Not here: the layers (layers.py, containers.py), what happens during tracing (trace.py), and training.
+"""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gvcore.nn import trace
+from gvcore.nn.inference import Inference
+from gvcore.nn.parameter import Parameter, flatten, moved
+from gvcore.seeding import as_seed
+
+__all__ = ["Module", "structure_epoch"]
+
+_Self = TypeVar("_Self", bound="Module")
+
+_structure = 0
+
+
+def structure_epoch() -> int:
+    """Return a number that changes whenever an attribute of any module is set."""
+    return _structure
+
+
+class Module:
+    """A net or a part of one.
+
+    Subclass it, set submodules and `Parameter` objects as attributes in ``__init__``, and write
+    ``forward(self, x)``. ``net(x)`` on an array runs the net for inference: batch norm uses its running
+    statistics, dropout does nothing. Training is done by `gvcore.TrainStep` and `gvcore.Trainer`.
+
+    ``forward`` is traced once with values that stand for batches of any size, so it may not look at
+    numbers: no branches on data, no ``len``, no NumPy functions. A module that owns parameters may be
+    used once in a net; others as often as you like.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gvcore as gv
+    >>> from gvcore import nn
+    >>> class Gated(nn.Module):
+    ...     def __init__(self):
+    ...         self.value, self.gate = nn.Linear(3, 2, seed=0), nn.Linear(3, 2, seed=1)
+    ...     def forward(self, x):
+    ...         return self.value(x) * gv.functional.sigmoid(self.gate(x))
+    >>> Gated()(np.ones((5, 3))).shape
+    (5, 2)
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        global _structure
+        if name == "training":
+            raise AttributeError(
+                "[Module] a net has no training flag: net(x) is inference, TrainStep and Trainer train"
+            )
+        _structure += 1
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self, name: str) -> None:
+        global _structure
+        _structure += 1
+        object.__delattr__(self, name)
+
+    def __getattr__(self, name: str) -> Any:
+        buffers = self.__dict__.get("_buffers")
+        if buffers is not None and name in buffers:
+            return buffers[name]
+        if name == "training":
+            raise AttributeError(
+                "[Module] a net has no training flag: forward is traced once for training and once for inference, "
+                "and nn.BatchNorm and nn.Dropout know which; net(x) is inference, TrainStep and Trainer train"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    # ---- running ----------------------------------------------------------------------------
+
+    def forward(self, *inputs: Any) -> Any:
+        """Compute the outputs from traced inputs; to be written by subclasses."""
+        raise TypeError(f"[Module] expected {type(self).__name__} to define forward(self, x)")
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Run the net on arrays (inference), or trace it on traced values.
+
+        Parameters
+        ----------
+        *inputs : array_like of shape (batch, ...)
+            Converted to the dtype of the net; float16/32/64, integer or bool. Large batches run in chunks.
+
+        Returns
+        -------
+        ndarray, or tuple of ndarray
+            What ``forward`` returns, of shape (batch, ...).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an input has the wrong dtype or shape.
+        """
+        if inputs and isinstance(inputs[0], trace.Value):
+            return self.forward(*inputs)
+        runner = self.__dict__.get("_inference")
+        if runner is None:
+            runner = Inference(self)
+            object.__setattr__(self, "_inference", runner)
+        return runner(inputs)
+
+    # ---- what it consists of ----------------------------------------------------------------
+
+    def children(self) -> Iterator[tuple[str, Module]]:
+        """Yield (name, submodule) in the order in which they were set."""
+        for name, value in self.__dict__.items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """Yield (dotted name, module) for this module and all below it, each before its parts."""
+        stack = [(prefix, self)]
+        while stack:
+            name, module = stack.pop()
+            yield name, module
+            stack += reversed([(f"{name}.{key}" if name else key, child) for key, child in module.children()])
+
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Yield (dotted name, `Parameter`), each parameter once."""
+        seen: set[int] = set()
+        for name, module in self.named_modules():
+            for key, value in module.__dict__.items():
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
+                    yield (f"{name}.{key}" if name else key), value
+
+    def named_buffer_places(self) -> Iterator[tuple[str, Module, str]]:
+        """Yield (dotted name, module that owns it, its key) of each buffer, each once."""
+        seen: set[int] = set()
+        for name, module in self.named_modules():
+            if id(module) in seen:
+                continue
+            seen.add(id(module))
+            for key in module.__dict__.get("_buffers", ()):
+                yield (f"{name}.{key}" if name else key), module, key
+
+    def register_buffer(self, name: str, array: NDArray[Any]) -> None:
+        """Keep an array that belongs to the net but is not trained, such as running statistics."""
+        if "_buffers" not in self.__dict__:
+            object.__setattr__(self, "_buffers", {})
+        self.__dict__["_buffers"][name] = array
+        moved()
+
+    def buffer(self, name: str) -> NDArray[Any]:
+        """Return a buffer of this module itself."""
+        array: NDArray[Any] = self.__dict__["_buffers"][name]
+        return array
+
+    def parameters(self) -> dict[str, NDArray[Any]]:
+        """Return dotted name -> array of every parameter, in the order of the modules.
+
+        The arrays are views: writing to them between calls changes the net.
+        """
+        named = dict(self.named_parameters())
+        flatten(list(named.values()))
+        return {name: parameter.data for name, parameter in named.items()}
+
+    def buffers(self) -> dict[str, NDArray[Any]]:
+        """Return dotted name -> array of every buffer (running statistics); views as well."""
+        return {name: module.buffer(key) for name, module, key in self.named_buffer_places()}
+
+    def num_parameters(self) -> int:
+        """Return how many numbers the parameters hold."""
+        return sum(parameter.size for _, parameter in self.named_parameters())
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype in which the net computes: that of its parameters; float32 if it has none."""
+        found = {parameter.dtype for _, parameter in self.named_parameters()}
+        found |= {module.buffer(key).dtype for _, module, key in self.named_buffer_places()}
+        if len(found) > 1:
+            raise TypeError(
+                "[Module] expected all parameters of one dtype, got float32 and float64; use net.astype(…)"
+            )
+        return found.pop() if found else np.dtype(np.float32)
+
+    # ---- changing it ------------------------------------------------------------------------
+
+    def astype(self: _Self, dtype: DTypeLike) -> _Self:
+        """Convert all parameters and buffers in place to float32 or float64; earlier views are detached.
+
+        Raises
+        ------
+        TypeError
+            If `dtype` is neither.
+        """
+        wanted = np.dtype(dtype)
+        if wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
+            raise TypeError(f"[astype] expected float32 or float64, got {wanted}")
+        global _structure
+        _structure += 1
+        parameters = [parameter for _, parameter in self.named_parameters()]
+        flatten(parameters, wanted)
+        for _, module, key in self.named_buffer_places():
+            module.register_buffer(key, module.buffer(key).astype(wanted))
+        return self
+
+    def reset_parameters(self: _Self, seed: int | np.random.SeedSequence | None = None) -> _Self:
+        """Draw all parameters anew, in name order (the order of `parameters`), and reset the buffers.
+
+        The same seed gives the same bits. Returns the net.
+        """
+        key = as_seed(seed)
+        for site, (_, parameter) in enumerate(self.named_parameters()):
+            parameter.reset(key, site)
+        for _, module in self.named_modules():
+            module.reset_buffers()
+        return self
+
+    def reset_buffers(self) -> None:
+        """Give the buffers of this module itself their first values."""
+
+    def freeze(self: _Self, pattern: str = "*") -> _Self:
+        """Stop training the parameters whose dotted name matches a shell pattern; returns the net.
+
+        Raises
+        ------
+        ValueError
+            If the pattern matches no parameter.
+        """
+        return self._set_trainable("freeze", pattern, False)
+
+    def unfreeze(self: _Self, pattern: str = "*") -> _Self:
+        """Train the parameters whose dotted name matches a shell pattern again; returns the net."""
+        return self._set_trainable("unfreeze", pattern, True)
+
+    def _set_trainable(self: _Self, op: str, pattern: str, trainable: bool) -> _Self:
+        global _structure
+        if not isinstance(pattern, str):
+            raise TypeError(f"[{op}] expected a pattern (str), got {type(pattern).__name__}")
+        matched = [p for name, p in self.named_parameters() if fnmatch.fnmatchcase(name, pattern)]
+        if not matched:
+            names = ", ".join(name for name, _ in self.named_parameters())
+            raise ValueError(f"[{op}] expected a pattern that matches a parameter, got {pattern!r}; there are {names}")
+        for parameter in matched:
+            parameter.requires_grad = trainable
+        _structure += 1
+        return self
+
+    # ---- saving it --------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, NDArray[Any]]:
+        """Return dotted name -> copy of every parameter and buffer, with PyTorch's names."""
+        state = {}
+        for name, module in self.named_modules():
+            prefix = f"{name}." if name else ""
+            for key, value in module.__dict__.items():
+                if isinstance(value, Parameter):
+                    state[prefix + key] = np.array(value.data)
+            for key, array in module.__dict__.get("_buffers", {}).items():
+                state[prefix + key] = np.array(array)
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy values from a dict of PyTorch's names; ``num_batches_tracked`` is ignored.
+
+        Parameters
+        ----------
+        state : mapping of str to array_like
+            Converted to the dtype of the net.
+        strict : bool, default True
+            Whether names that are missing or unknown are errors.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If names or shapes do not fit; nothing has been written then.
+        """
+        if not isinstance(state, Mapping):
+            raise TypeError(f"[load_state_dict] expected a mapping of names to arrays, got {type(state).__name__}")
+        own: dict[str, NDArray[Any]] = {name: p.data for name, p in self.named_parameters()}
+        own |= self.buffers()
+        given = {k: v for k, v in state.items() if k.rpartition(".")[2] != "num_batches_tracked"}
+        if strict:
+            missing, unknown = [k for k in own if k not in given], [k for k in given if k not in own]
+            if missing or unknown:
+                raise ValueError(
+                    f"[load_state_dict] expected the names of the net, got missing {missing[:8]} and unknown {unknown[:8]}"
+                )
+        ready = {}
+        for name, value in given.items():
+            if name not in own:
+                continue
+            array = np.asarray(value)
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"[load_state_dict] expected {name} to be real numbers, got dtype {array.dtype}")
+            if array.shape != own[name].shape:
+                raise ValueError(
+                    f"[load_state_dict] expected {name} of shape {own[name].shape}, got {array.shape}"
+                )
+            ready[name] = array
+        for name, array in ready.items():
+            own[name][...] = array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_inference"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __deepcopy__(self: _Self, memo: dict[int, Any]) -> _Self:
+        new = self.__class__.__new__(self.__class__)
+        memo[id(self)] = new
+        for key, value in self.__getstate__().items():
+            new.__dict__[key] = copy.deepcopy(value, memo)
+        return new
+
+    def __copy__(self: _Self) -> _Self:
+        new = self.__class__.__new__(self.__class__)
+        new.__dict__.update(self.__getstate__())
+        return new
+
+    # ---- showing it -------------------------------------------------------------------------
+
+    def extra_repr(self) -> str:
+        """Return what stands between the brackets of ``repr`` for a module without parts."""
+        return ""
+
+    def __repr__(self) -> str:
+        parts = list(self.children())
+        if not parts:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        lines = [f"  ({name}): " + repr(part).replace("\n", "\n  ") for name, part in parts]
+        if len(lines) > 12:
+            lines = [*lines[:6], f"  … {len(lines) - 9} more", *lines[-3:]]
+        return f"{type(self).__name__}(\n" + "\n".join(lines) + "\n)"
+
+    def signature(self) -> tuple[tuple[Any, ...], tuple[bool, ...]]:
+        """Return what a plan depends on: the structure, and which parameters are trained."""
+        parts: list[Any] = []
+        trained: list[bool] = []
+        for name, module in self.named_modules():
+            parts.append((name, id(module)))
+            for key, value in module.__dict__.items():
+                if isinstance(value, Parameter):
+                    parts.append((key, id(value), value.shape, value.dtype))
+                    trained.append(value.requires_grad)
+                elif isinstance(value, (int, float, str, bool)) or value is None:
+                    parts.append((key, value))
+        return tuple(parts), tuple(trained)

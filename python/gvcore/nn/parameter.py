@@ -1,0 +1,206 @@
+"""Parameters, and the flat buffer in which the parameters of a net lie.
+
+A `Parameter` is a name for memory, not an array: the memory moves into one flat buffer when the net is
+first used, and moves again when a bigger net takes the module in. Whoever has bound addresses compares
+`storage_epoch` to learn that some parameter somewhere has moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from gvcore.nn.init import Initialiser, zeros
+from gvcore.seeding import as_seed
+
+__all__ = ["Parameter", "flatten", "storage_epoch"]
+
+_ALIGNMENT = 64  # bytes: each parameter begins on a cache line
+
+_epoch = 0
+
+
+def storage_epoch() -> int:
+    """Return a number that changes whenever a parameter or a buffer of any net gets other memory."""
+    return _epoch
+
+
+def moved() -> None:
+    """Say that some parameter or buffer has other memory from now on."""
+    global _epoch
+    _epoch += 1
+
+
+def aligned_empty(count: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Return an uninitialised 1-D array that begins on a cache line."""
+    dtype = np.dtype(dtype)
+    raw = np.empty(count * dtype.itemsize + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + count * dtype.itemsize].view(dtype)
+
+
+class Parameter:
+    """An array that is trained.
+
+    Set it as an attribute of a `Module` in ``__init__`` and use it in ``forward`` with ``+ - * @`` or
+    `gvcore.functional.linear`; it broadcasts over the batch.
+
+    Parameters
+    ----------
+    data : array_like, optional
+        First values, copied; float32 unless the array is float64.
+    shape : sequence of int, optional
+        Instead of `data`, with `init`: the values are drawn when they are first looked at.
+    init : callable, optional
+        ``init(out, *, seed, site)`` fills `out`; see `gvcore.nn.init`.
+    requires_grad : bool, default True
+        Whether it is trained; see also `Module.freeze`.
+
+    Raises
+    ------
+    TypeError
+        If `data` is not numeric, or neither `data` nor `shape` is given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Parameter(np.ones(3)).shape
+    (3,)
+    """
+
+    __slots__ = ("_data", "_dtype", "_init", "_seed", "_shape", "_site", "requires_grad")
+
+    def __init__(
+        self,
+        data: Any = None,
+        *,
+        shape: Sequence[int] | None = None,
+        init: Initialiser | None = None,
+        seed: int | np.random.SeedSequence | None = None,
+        site: int = 0,
+        requires_grad: bool = True,
+    ) -> None:
+        self.requires_grad = bool(requires_grad)
+        self._init: Initialiser = init if init is not None else zeros()
+        self._seed = seed
+        self._site = site
+        self._data: NDArray[Any] | None = None
+        self._dtype: np.dtype[Any] = np.dtype(np.float32)
+        if data is not None:
+            array = np.asarray(data)
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"[Parameter] expected data to be an array of real numbers, got {array.dtype}")
+            self._dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
+            self._shape = tuple(array.shape)
+            flat = aligned_empty(array.size, self._dtype).reshape(array.shape)
+            flat[...] = array
+            self._data = flat
+        elif shape is not None:
+            self._shape = tuple(int(n) for n in shape)
+        else:
+            raise TypeError("[Parameter] expected data or shape, got neither")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape."""
+        return self._shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float64."""
+        return self._dtype
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(np.prod(self._shape, dtype=np.int64))
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self._shape)
+
+    @property
+    def data(self) -> NDArray[Any]:
+        """The values, as a view: writing to it between calls changes the net."""
+        if self._data is None:
+            drawn = aligned_empty(self.size, self._dtype).reshape(self._shape)
+            self._init(drawn, seed=as_seed(self._seed), site=self._site)
+            self._data = drawn
+            moved()
+        return self._data
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            return self.data if dtype is None else self.data.astype(dtype, copy=False)
+        return np.array(self.data, dtype=dtype)
+
+    def __repr__(self) -> str:
+        return f"Parameter(shape={self._shape}, dtype={self._dtype}, requires_grad={self.requires_grad})"
+
+    def suit(self, init: Initialiser) -> None:
+        """Draw from `init` when the values are first looked at, if that has not happened."""
+        if self._data is None:
+            self._init = init
+
+    def reset(self, seed: int, site: int) -> None:
+        """Draw the values anew, in place if they have memory."""
+        self._seed, self._site = seed, site
+        if self._data is not None:
+            if self._data.flags.c_contiguous and self._data.flags.writeable:
+                self._init(self._data, seed=seed, site=site)
+            else:  # cannot happen to memory that this class made
+                raise ValueError("[reset_parameters] expected writeable, contiguous memory")
+
+    def place(self, memory: NDArray[Any]) -> None:
+        """Move the values into `memory`, of the same shape, converting their dtype."""
+        memory[...] = self.data
+        self._data = memory
+        self._dtype = memory.dtype
+        moved()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
+        copy = Parameter(self.data, init=self._init, requires_grad=self.requires_grad)
+        memo[id(self)] = copy
+        return copy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (np.array(self.data), self._init, self.requires_grad)
+
+
+def _restore(data: NDArray[Any], init: Initialiser, requires_grad: bool) -> Parameter:
+    return Parameter(data, init=init, requires_grad=requires_grad)
+
+
+def flatten(parameters: Sequence[Parameter], dtype: np.dtype[Any] | None = None) -> None:
+    """Put the parameters into one flat buffer, one after the other, unless they lie in one already.
+
+    With `dtype` they are converted and move in any case; earlier views are detached.
+    """
+    if not parameters:
+        return
+    if dtype is None:
+        bases = {id(_root(p.data)) for p in parameters}
+        if len(bases) == 1 and len(parameters) > 1:
+            return
+        if len(parameters) == 1:
+            return
+        dtype = parameters[0].dtype
+    per_line = _ALIGNMENT // np.dtype(dtype).itemsize
+    starts, end = [], 0
+    for p in parameters:
+        starts.append(end)
+        end += -(-p.size // per_line) * per_line
+    flat = aligned_empty(end, dtype)
+    flat[...] = 0
+    for p, start in zip(parameters, starts, strict=True):
+        p.place(flat[start : start + p.size].reshape(p.shape))
+
+
+def _root(array: NDArray[Any]) -> NDArray[Any]:
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

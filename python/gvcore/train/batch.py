@@ -1,0 +1,123 @@
+"""What a training step accepts, made into what the plan takes: contiguous arrays of the net's dtype, labels as
+int64, one weight per sample. Everything is checked here or in the plan before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gvcore.nn.inference import as_input
+from gvcore.nn.losses import Loss
+
+__all__ = ["Batch", "as_batch", "as_weights", "check_loss", "loss_settings"]
+
+UserLoss = Callable[[NDArray[Any], NDArray[Any]], tuple[float, NDArray[Any]]]
+
+
+@dataclass
+class Batch:
+    """Arrays ready for a plan; `order` picks rows of them."""
+
+    inputs: list[NDArray[Any]]
+    target: Any
+    labels: bool
+    sample_weight: NDArray[np.float64] | None = None
+    order: NDArray[np.int64] | None = None
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The trailing shapes of the inputs."""
+        return tuple(x.shape[1:] for x in self.inputs)
+
+
+def check_loss(op: str, loss: Any) -> None:
+    """Raise a TypeError unless `loss` can be called."""
+    if not callable(loss) or isinstance(loss, type):
+        raise TypeError(
+            f"[{op}] expected loss to be a loss of gvcore.nn or a callable (prediction, target) -> "
+            f"(loss, dprediction), got {loss!r}"
+        )
+
+
+def as_weights(op: str, value: Any, rows: int) -> NDArray[np.float64] | None:
+    """Return sample weights as float64 of shape (rows,), or None."""
+    if value is None:
+        return None
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"[{op}] expected sample_weight to be numbers, got dtype {array.dtype}")
+    if array.shape != (rows,):
+        raise ValueError(f"[{op}] expected sample_weight of shape ({rows},), got {array.shape}")
+    weights = np.ascontiguousarray(array, np.float64)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise ValueError(f"[{op}] expected sample_weight finite, >= 0 and not all zero")
+    return weights
+
+
+def as_batch(op: str, x: Any, y: Any, dtype: np.dtype[Any], loss: Any, sample_weight: Any = None) -> Batch:
+    """Convert and check x, y and weights; shapes against the net are checked by `fit_target`."""
+    inputs = [as_input(op, "x", part, dtype) for part in (x if isinstance(x, tuple) else (x,))]
+    rows = len(inputs[0])
+    if rows == 0:
+        raise ValueError(f"[{op}] expected a batch of at least one row, got x of shape {inputs[0].shape}")
+    if any(len(part) != rows for part in inputs):
+        raise ValueError(f"[{op}] expected inputs of one length, got {[p.shape for p in inputs]}")
+    if not isinstance(loss, Loss):
+        return Batch(inputs, y, False, as_weights(op, sample_weight, rows))
+    target = np.asarray(y)
+    if target.dtype.kind not in "fiub" or target.dtype.itemsize > 8:
+        raise TypeError(f"[{op}] expected y to be numbers, got dtype {target.dtype}")
+    if target.ndim == 0 or len(target) != rows:
+        raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {target.shape}")
+    labels = loss.native()["kind"] == "cross_entropy" and target.dtype.kind in "iub"
+    if labels and target.dtype == np.uint64 and target.size and target.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"[{op}] expected labels below 2**63")
+    target = np.require(target, np.int64 if labels else dtype, ["C", "A"])
+    return Batch(inputs, target, labels, as_weights(op, sample_weight, rows))
+
+
+def fit_target(op: str, batch: Batch, output: tuple[int, ...], loss: Loss) -> None:
+    """Check the target's shape against the trailing shape of the prediction."""
+    shape = batch.target.shape[1:]
+    if batch.labels:
+        wanted = output[:-1]
+        if shape != wanted and not (shape == (1,) and wanted == ()):
+            raise ValueError(
+                f"[cross_entropy] expected labels of shape {('batch', *wanted)} for a prediction of shape "
+                f"{('batch', *output)}, got {batch.target.shape}"
+            )
+        return
+    kind = loss.native()["kind"]
+    if kind == "cross_entropy" and shape == output[:-1] and shape != output:
+        raise TypeError(
+            f"[cross_entropy] expected integer labels of shape {('batch', *shape)} or probabilities of shape "
+            f"{('batch', *output)}, got floating-point labels"
+        )
+    if shape != output and not (output == (1,) and shape == ()) and not (output == () and shape == (1,)):
+        raise ValueError(
+            f"[{kind}] expected a target of the shape of the prediction {('batch', *output)}, got {batch.target.shape}"
+        )
+
+
+def loss_settings(loss: Any, labels: bool, output: tuple[int, ...]) -> dict[str, Any] | None:
+    """Return what the plan needs to know of a loss; None for one written in Python."""
+    if not isinstance(loss, Loss):
+        return None
+    settings = dict(loss.native())
+    columns = output[-1] if output else 1
+    weight = settings["weight"]
+    if weight is not None:
+        weight = np.asarray(weight, np.float64)
+        if settings["kind"] == "bce" and weight.size == 1:
+            weight = np.full(columns, weight.item())
+        if weight.shape != (columns,):
+            raise ValueError(
+                f"[{settings['kind']}] expected {columns} weights, one for each column of the prediction, got {weight.size}"
+            )
+        settings["weight"] = weight.tolist()
+    settings["labels"] = labels
+    return settings

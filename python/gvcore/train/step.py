@@ -1,0 +1,349 @@
+"""One training step in one native call, and the gradients alone."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gvcore import _core
+from gvcore._settings import real
+from gvcore.nn.inference import Plan, Recorded
+from gvcore.nn.losses import Loss
+from gvcore.nn.module import Module, structure_epoch
+from gvcore.optim import Optimizer
+from gvcore.seeding import as_seed
+from gvcore.train.batch import Batch, as_batch, check_loss, fit_target, loss_settings
+
+__all__ = ["TrainStep", "value_and_grad"]
+
+
+def _check_net(op: str, net: Any) -> None:
+    if not isinstance(net, Module):
+        raise TypeError(f"[{op}] expected net to be a gvcore.nn.Module, got {type(net).__name__}")
+
+
+def _python_loss(loss: Any, prediction: NDArray[Any], target: Any) -> tuple[float, NDArray[Any]]:
+    """Call a loss written in Python and check what it returns."""
+    result = loss(prediction, target)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(f"[loss] expected (loss, dprediction), got {type(result).__name__}")
+    value, gradient = float(result[0]), np.asarray(result[1])
+    if gradient.shape != prediction.shape or gradient.dtype.kind not in "fiu":
+        raise ValueError(
+            f"[loss] expected dprediction of shape {prediction.shape}, got {gradient.shape} of dtype {gradient.dtype}"
+        )
+    return value, np.require(gradient, prediction.dtype, ["C", "A"])
+
+
+class _Plans:
+    """The plans of one net and one loss that differentiate, by what they depend on."""
+
+    fused = True  # tests turn it off to compare with every instruction on its own
+
+    def __init__(self, net: Module, loss: Any, optimizer: Optimizer | None) -> None:
+        self.net, self.loss, self.optimizer = net, loss, optimizer
+        self._plans: dict[Any, Plan] = {}
+        self._epoch = -1
+        self._signature: Any = None
+        self._trained: tuple[bool, ...] = ()
+
+    def look(self) -> bool:
+        """Compare the net with what it was; return False if its structure has changed."""
+        if self._epoch == structure_epoch():
+            return True
+        structure, trained = self.net.signature()
+        if self._signature is not None and structure != self._signature:
+            return False
+        self._signature, self._trained, self._epoch = structure, trained, structure_epoch()
+        return True
+
+    def forget(self) -> None:
+        """Start again from the net as it is."""
+        self._plans.clear()
+        self._signature = None
+        self.look()
+
+    def get(self, batch: Batch, *, training: bool, stored: bool) -> Plan:
+        """Return the plan for a batch of these shapes."""
+        key = (batch.shapes, batch.labels, training, stored, self._trained, self.fused)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._make(batch, training, stored)
+            self._epoch = -1  # forward ran, and may have set attributes
+            structure, trained = self.net.signature()
+            self._signature, self._trained, self._epoch = structure, trained, structure_epoch()
+        return plan
+
+    def _make(self, batch: Batch, training: bool, stored: bool) -> Plan:
+        recorded = Recorded(self.net, batch.shapes)
+        if recorded.outputs > 1:
+            raise ValueError(f"[TrainStep] expected forward to return one value, got {recorded.outputs}")
+        output = recorded.output_shape()
+        settings = None
+        if isinstance(self.loss, Loss):
+            fit_target("TrainStep", batch, output, self.loss)
+            settings = loss_settings(self.loss, batch.labels, output)
+        options = {
+            "training": training,
+            "gradients": True,
+            "update_inside": not stored and self.fused,
+            "fuse": self.fused,
+        }
+        optimizer = None
+        if self.optimizer is not None:
+            optimizer = dict(self.optimizer.native())
+            if "betas" in optimizer:
+                optimizer["beta1"], optimizer["beta2"] = optimizer.pop("betas")
+            optimizer["parameters"] = self.optimizer.resolve(recorded.names)
+        return Plan(recorded, options, settings, optimizer)
+
+    def check(self, op: str, batch: Batch, plan: Plan) -> None:
+        """Check a batch against the plan's output."""
+        if isinstance(self.loss, Loss):
+            fit_target(op, batch, plan.output, self.loss)
+
+
+class TrainStep:
+    """Forward, loss, backward and update of a net: one call into C++ per step.
+
+    Parameters
+    ----------
+    net : Module
+    loss : a loss of `gvcore.nn`, or a callable ``(prediction, target) -> (loss, dprediction)``
+        A callable gets arrays and makes the step two native calls.
+    optimizer : SGD, Adam or AdamW
+        Settings; the state (velocity, moments) lives in the step, in `state`.
+    clip_norm : float, optional
+        Scale the gradient so that its norm over all parameters is at most this.
+    seed : int, numpy.random.SeedSequence or None
+        Of dropout.
+    checkpoint_every : int, optional
+        Reserved for recomputation of activations; only None is accepted for now.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range.
+
+    Notes
+    -----
+    A step that fails (a loss or a clipped gradient norm that is not finite, an exception in a loss written in
+    Python) leaves parameters, running statistics and the optimiser's state as they were, to the bit.
+    Several threads may call one step; they wait for each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gvcore as gv
+    >>> from gvcore import nn
+    >>> net = nn.Sequential(nn.Linear(2, 8, seed=0), nn.Tanh(), nn.Linear(8, 2, seed=1))
+    >>> step = gv.TrainStep(net, nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.5))
+    >>> x, y = np.array([[0.0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 1, 1, 0])
+    >>> first = step(x, y)
+    >>> for _ in range(200):
+    ...     last = step(x, y)
+    >>> last < 0.1 * first
+    True
+    """
+
+    def __init__(
+        self,
+        net: Module,
+        loss: Any,
+        optimizer: Optimizer,
+        *,
+        clip_norm: float | None = None,
+        seed: int | np.random.SeedSequence | None = None,
+        checkpoint_every: int | None = None,
+    ) -> None:
+        _check_net("TrainStep", net)
+        check_loss("TrainStep", loss)
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"[TrainStep] expected optimizer to be SGD, Adam or AdamW, got {optimizer!r}")
+        if checkpoint_every is not None:
+            raise ValueError("[TrainStep] expected checkpoint_every to be None: recomputation is not available yet")
+        self.net, self.loss, self.optimizer = net, loss, optimizer
+        self.clip_norm = None if clip_norm is None else real("TrainStep", "clip_norm", clip_norm, above=0.0)
+        self.seed = as_seed(seed)
+        self.updates = 0  # steps that have updated the parameters: the step that a schedule sees
+        self.calls = 0  # steps that have run, accumulating ones too: the step that dropout sees
+        self.gradient_norm: float | None = None
+        self.workers = 0
+        self._plans = _Plans(net, loss, optimizer)
+        self._accumulating: Plan | None = None
+        self._request = _core.StepRequest()
+        self._lock = threading.Lock()
+        self._plans.look()
+        optimizer.resolve([name for name, _ in net.named_parameters()])
+        self._state: list[NDArray[Any]] | None = None
+        self._counts = np.zeros(len(list(net.named_parameters())), np.int64)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The optimiser's state: ``velocity`` or ``exp_avg`` and ``exp_avg_sq`` by name, as views, and ``updates``."""
+        names = {"sgd": ["velocity"], "adam": ["exp_avg", "exp_avg_sq"]}[self.optimizer.native()["kind"]]
+        result: dict[str, Any] = {"updates": self._counts}
+        for name, flat in zip(names, self._state or [], strict=False):
+            start, views = 0, {}
+            per_line = 64 // flat.dtype.itemsize
+            for key, parameter in self.net.named_parameters():
+                views[key] = flat[start : start + parameter.size].reshape(parameter.shape)
+                start += -(-parameter.size // per_line) * per_line
+            result[name] = views
+        return result
+
+    def __call__(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        lr: float | None = None,
+        sample_weight: Any = None,
+        accumulate: bool = False,
+    ) -> float:
+        """Train on one batch.
+
+        Parameters
+        ----------
+        x : array_like of shape (batch, ...), or a tuple of them
+            Converted to the dtype of the net.
+        y : array_like
+            What the loss wants: labels of any integer dtype, or an array of the prediction's shape.
+        lr : float, optional
+            Overrides the optimiser's rate.
+        sample_weight : array_like of shape (batch,), optional
+            The loss becomes the weighted mean (or sum).
+        accumulate : bool, default False
+            Add this batch's gradient to what the next updating step will use, and do not update.
+
+        Returns
+        -------
+        float
+            The loss before the update.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit; if the structure of the net has changed; if a training batch of one
+            row meets batch norm.
+        FloatingPointError
+            If the loss, or the gradient's norm under `clip_norm`, is not finite.
+        """
+        if lr is not None:
+            lr = real("TrainStep", "lr", lr, at_least=0.0)
+        with self._lock:
+            batch = as_batch("TrainStep", x, y, self.net.dtype, self.loss, sample_weight)
+            return self.run(batch, lr=lr, accumulate=bool(accumulate))
+
+    def run(self, batch: Batch, *, lr: float | None = None, accumulate: bool = False) -> float:
+        """Train on a batch that has been converted already."""
+        if not self._plans.look():
+            raise ValueError(
+                "[TrainStep] expected the structure of the net to stay as it was, got a net with other modules, "
+                "parameters or settings; make a new TrainStep"
+            )
+        stored = self.clip_norm is not None or accumulate or self._accumulating is not None
+        plan = self._plans.get(batch, training=True, stored=stored)
+        self._plans.check("TrainStep", batch, plan)
+        if self._accumulating is not None and self._accumulating is not plan:
+            raise ValueError(
+                "[TrainStep] expected batches of one shape, and the same trained parameters, while accumulating"
+            )
+        core = self._bound(plan)
+        request = self._request
+        request.lr = self.optimizer.lr_at(self.updates) if lr is None else lr
+        request.clip_norm = self.clip_norm or 0.0
+        request.update, request.accumulate = not accumulate, accumulate
+        request.commit_statistics = True
+        request.seed, request.step = self.seed, self.calls
+        if isinstance(self.loss, Loss):
+            loss, norm, self.workers = core.step(batch.inputs, batch.target, batch.sample_weight, batch.order, request)
+        else:
+            loss, norm, self.workers = self._split(core, batch, request)
+        self.gradient_norm = norm if self.clip_norm is not None and not accumulate else None
+        self.calls += 1
+        self.updates += not accumulate
+        self._accumulating = plan if accumulate else None
+        return float(loss)
+
+    def _split(self, core: Any, batch: Batch, request: Any) -> tuple[float, float, int]:
+        if batch.sample_weight is not None:
+            raise ValueError("[TrainStep] expected no sample_weight with a loss written in Python")
+        prediction = core.forward(batch.inputs, batch.order, request)
+        target = batch.target if batch.order is None else np.asarray(batch.target)[batch.order]
+        loss, gradient = _python_loss(self.loss, prediction, target)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"[TrainStep] expected a finite loss, got {loss}; nothing was written")
+        _, norm, workers = core.backward(gradient, request)
+        return loss, norm, workers
+
+    def _bound(self, plan: Plan) -> Any:
+        if self._state is None:
+            native = self.optimizer.native()
+            count = 2 if native["kind"] == "adam" else int(native["momentum"] != 0)
+            self._state = [np.zeros(plan.core.flat_size, plan.dtype) for _ in range(count)]
+        return plan.bind(self._state, self._counts)
+
+
+def value_and_grad(net: Module, loss: Any) -> Callable[..., tuple[float, dict[str, NDArray[Any]]]]:
+    """Make a function that computes the loss of a batch and its gradients, and updates nothing.
+
+    Parameters
+    ----------
+    net : Module
+    loss : a loss of `gvcore.nn`, or a callable ``(prediction, target) -> (loss, dprediction)``
+
+    Returns
+    -------
+    callable
+        ``f(x, y, *, training=True, seed=None) -> (loss, {name: gradient})``. With ``training=True`` batch norm
+        uses the batch's statistics and updates the running ones, and dropout drops by `seed`; with False
+        neither. The gradients are copies, by dotted name, of the trained parameters. Values that are not
+        finite are returned as they are; the running statistics are not updated then.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gvcore as gv
+    >>> from gvcore import nn
+    >>> net = nn.Linear(2, 1, bias=False, init="ones")
+    >>> loss, gradients = gv.value_and_grad(net, nn.MSELoss())(np.array([[1.0, 2.0]]), np.array([[0.0]]))
+    >>> loss, gradients["weight"]
+    (9.0, array([[ 6., 12.]], dtype=float32))
+    """
+    _check_net("value_and_grad", net)
+    check_loss("value_and_grad", loss)
+    plans = _Plans(net, loss, None)
+    lock = threading.Lock()
+
+    def evaluate(
+        x: Any, y: Any, *, training: bool = True, seed: int | np.random.SeedSequence | None = None
+    ) -> tuple[float, dict[str, NDArray[Any]]]:
+        with lock:
+            if not plans.look():
+                plans.forget()
+            batch = as_batch("value_and_grad", x, y, net.dtype, loss)
+            plan = plans.get(batch, training=bool(training), stored=True)
+            plans.check("value_and_grad", batch, plan)
+            core = plan.bind()
+            request = _core.StepRequest()
+            request.update = False
+            request.stop_if_not_finite = False
+            request.commit_statistics = bool(training)
+            request.seed = as_seed(seed) if training else 0
+            if isinstance(loss, Loss):
+                value = core.step(batch.inputs, batch.target, None, None, request)[0]
+            else:
+                prediction = core.forward(batch.inputs, None, request)
+                value, gradient = _python_loss(loss, prediction, y)
+                request.commit_statistics &= math.isfinite(value)
+                core.backward(gradient, request)
+            pairs = zip(plan.recorded.names, core.gradients(), strict=True)
+            return float(value), {name: gradient for name, gradient in pairs if gradient is not None}
+
+    return evaluate
