@@ -8,7 +8,9 @@ namespace {
 
 constexpr int kFloat32 = 11, kFloat64 = 12;  // NumPy's type numbers
 
-std::string type_name(const py::object& value) { return py::str(py::type::handle_of(value).attr("__name__")); }
+std::string type_name(const py::object& value) {
+  return py::str(py::type::handle_of(value).attr("__name__"));
+}
 
 // The bytes that an array touches: first <= p < last. Nothing for an empty one.
 struct Extent {
@@ -76,8 +78,10 @@ Array floats(const char* op, const char* name, const py::object& value) {
   Array a(value, name);
   const int type = a.type_number();
   if (type != kFloat32 && type != kFloat64)
-    refuse_kind(op, std::string(name) + " to be float32 or float64", a.dtype_text() + " of shape " + a.shape_text());
-  const char order = py::detail::array_descriptor_proxy(py::detail::array_proxy(value.ptr())->descr)->byteorder;
+    refuse_kind(op, std::string(name) + " to be float32 or float64",
+                a.dtype_text() + " of shape " + a.shape_text());
+  const char order =
+      py::detail::array_descriptor_proxy(py::detail::array_proxy(value.ptr())->descr)->byteorder;
   if (order != '=' && order != '|')
     refuse_kind(op, std::string(name) + " to be in the machine's byte order", a.dtype_text());
   return a;
@@ -190,8 +194,8 @@ Array new_array(DType dtype, const Shape& shape, const char* name) {
   const auto& api = py::detail::npy_api::get();
   PyObject* type = api.PyArray_DescrFromType_(dtype == DType::f32 ? kFloat32 : kFloat64);
   PyObject* made = api.PyArray_NewFromDescr_(api.PyArray_Type_, type, int(shape.size()),
-                                             reinterpret_cast<const Py_intptr_t*>(shape.data()), nullptr, nullptr, 0,
-                                             nullptr);
+                                             reinterpret_cast<const Py_intptr_t*>(shape.data()), nullptr,
+                                             nullptr, 0, nullptr);
   if (!made) throw py::error_already_set();
   return Array(py::reinterpret_steal<py::object>(made), name);
 }

@@ -16,8 +16,9 @@ namespace gv::bind {
 namespace py = pybind11;
 using Shape = std::vector<index>;
 
-[[noreturn]] void refuse(const char* op, const std::string& expected, const std::string& got);       // ValueError
-[[noreturn]] void refuse_kind(const char* op, const std::string& expected, const std::string& got);  // TypeError
+[[noreturn]] void refuse(const char* op, const std::string& expected, const std::string& got);  // ValueError
+[[noreturn]] void refuse_kind(const char* op, const std::string& expected,
+                              const std::string& got);  // TypeError
 std::string text(const Shape& shape);  // "(2, 3)"
 
 // A NumPy array with the name of its argument; empty for None. Strides count bytes.

@@ -9,7 +9,8 @@ namespace gv::bind {
 namespace {
 
 double nanoseconds(Activation kind, const Rows& x) {
-  const bool cheap = kind == Activation::identity || kind == Activation::relu || kind == Activation::leaky_relu;
+  const bool cheap =
+      kind == Activation::identity || kind == Activation::relu || kind == Activation::leaky_relu;
   return double(x.rows) * double(x.cols) * (cheap ? 0.1 : 1.0);
 }
 
@@ -31,8 +32,8 @@ py::object activation(const std::string& op, const std::string& name, double alp
   with_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
-    const ops::ActivationForward<T> g{kind, {alpha}, x_rows.rows, x_rows.cols, x_rows.as<T>(), x_rows.ld,
-                                      y_rows.as<T>(), y_rows.ld};
+    const ops::ActivationForward<T> g{kind,           {alpha},   x_rows.rows,    x_rows.cols,
+                                      x_rows.as<T>(), x_rows.ld, y_rows.as<T>(), y_rows.ld};
     Region(nanoseconds(kind, x_rows)).run([&](int worker, int workers) { ops::run(k, g, worker, workers); });
   });
   return y.object();
@@ -50,8 +51,10 @@ py::object activation_backward(const std::string& name, double alpha, const py::
   with_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
-    const ops::ActivationBackward<T> g{kind, {alpha}, x_rows.rows, x_rows.cols, dy_rows.as<T>(), dy_rows.ld,
-                                       x_rows.as<T>(), x_rows.ld, reinterpret_cast<T*>(dx.data()), x_rows.cols};
+    const ops::ActivationBackward<T> g{kind,           {alpha},         x_rows.rows,
+                                       x_rows.cols,    dy_rows.as<T>(), dy_rows.ld,
+                                       x_rows.as<T>(), x_rows.ld,       reinterpret_cast<T*>(dx.data()),
+                                       x_rows.cols};
     Region(nanoseconds(kind, x_rows)).run([&](int worker, int workers) { ops::run(k, g, worker, workers); });
   });
   return dx.object();

@@ -21,10 +21,12 @@ Reduction reduction_named(const char* op, const std::string& name) {
 py::array_t<std::int64_t> as_labels(const char* op, const py::array& target, index classes) {
   if (target.dtype().kind() != 'i' && target.dtype().kind() != 'u')
     refuse_kind(op, "target of integers, or of probabilities for each class",
-                std::string(py::str(target.dtype())) + " of shape " + text(Shape(target.shape(), target.shape() + target.ndim())));
+                std::string(py::str(target.dtype())) + " of shape " +
+                    text(Shape(target.shape(), target.shape() + target.ndim())));
   // Unsigned labels beyond int64 become negative and are refused with the others.
   py::array_t<std::int64_t> labels(py::object(target.attr("astype")("int64", "C", "unsafe", false, false)));
-  if (!Array(labels, "target").aligned()) labels = py::array_t<std::int64_t>(py::object(labels.attr("copy")("C")));
+  if (!Array(labels, "target").aligned())
+    labels = py::array_t<std::int64_t>(py::object(labels.attr("copy")("C")));
   const std::int64_t* p = labels.data();
   for (index i = 0; i < labels.size(); ++i) {
     if (p[i] >= 0 && p[i] < classes) continue;
@@ -105,19 +107,22 @@ py::tuple cross_entropy(const py::object& logits_in, const py::object& target_in
   });
 }
 
-py::tuple paired(const char* op, ops::LossKind kind, const py::object& prediction_in, const py::object& target_in,
-                 const py::object& pos_weight_in, double delta, const std::string& reduction_name) {
+py::tuple paired(const char* op, ops::LossKind kind, const py::object& prediction_in,
+                 const py::object& target_in, const py::object& pos_weight_in, double delta,
+                 const std::string& reduction_name) {
   const Array x = floats(op, "prediction", prediction_in), target = floats(op, "target", target_in);
   const Array pos_weight = floats_or_none(op, "pos_weight", pos_weight_in);
   expect_same_dtype(op, x, target);
   expect_same_dtype(op, x, pos_weight);
   const Reduction reduction = reduction_named(op, reduction_name);
-  if (x.ndim() == 0) refuse(op, "prediction of at least one axis", x.shape_text() + " and " + target.shape_text());
+  if (x.ndim() == 0)
+    refuse(op, "prediction of at least one axis", x.shape_text() + " and " + target.shape_text());
   if (x.shape() != target.shape())
     refuse(op, "target of the shape of prediction", target.shape_text() + " for " + x.shape_text());
   const index rows = x.shape(0), cols = x.ndim() == 1 ? 1 : x.shape(-1);
   const Vector weights = input_vector(op, pos_weight, cols);
-  if (reduction == Reduction::mean && x.size() == 0) refuse(op, "at least one element to take the mean of", x.shape_text());
+  if (reduction == Reduction::mean && x.size() == 0)
+    refuse(op, "at least one element to take the mean of", x.shape_text());
   // A sample is everything behind the first axis; what carries a weight for each column stays in rows of it.
   const bool split = kind == ops::LossKind::bce && weights.data && x.ndim() > 2;
   const Vector xs = input_flat(x), targets = input_flat(target);

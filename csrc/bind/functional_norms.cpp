@@ -46,8 +46,8 @@ void expect_rows(const char* op, const Array& x, const Features& f) {
   if (f.rows == 0) refuse(op, "x with at least one row of features", x.shape_text());
 }
 
-py::tuple batch_norm(const py::object& x_in, const py::object& gamma_in, const py::object& beta_in, double eps,
-                     index axis, const py::object& out) {
+py::tuple batch_norm(const py::object& x_in, const py::object& gamma_in, const py::object& beta_in,
+                     double eps, index axis, const py::object& out) {
   const char* op = "batch_norm";
   const Array x = floats(op, "x", x_in);
   const Array gamma = floats_or_none(op, "gamma", gamma_in), beta = floats_or_none(op, "beta", beta_in);
@@ -156,12 +156,13 @@ py::object batch_norm_inference(const py::object& x_in, const py::object& mean_i
     const auto& k = ops::active_table().of<T>();
     T *m = nullptr, *a = nullptr, *c = nullptr;
     Pieces().take(m, f.cols).take(a, f.cols).take(c, f.cols).place();
-    k.bn_inference_coefficients(f.cols, means.as<T>(), vars.as<T>(), eps, scales.as<T>(), shifts.as<T>(), m, a, c);
+    k.bn_inference_coefficients(f.cols, means.as<T>(), vars.as<T>(), eps, scales.as<T>(), shifts.as<T>(), m,
+                                a, c);
     const Region region(kNanosecondsPerElement * double(f.rows) * double(f.cols));
     region.run([&](int worker, int workers) {
       const Range rows = share(f.rows, 1, worker, workers);
-      k.bn_apply(rows.size(), f.cols, x_rows.as<T>() + rows.first * x_rows.ld, x_rows.ld, m, a, c, false, nullptr, 0,
-                 y_rows.rows.as<T>() + rows.first * y_rows.rows.ld, y_rows.rows.ld);
+      k.bn_apply(rows.size(), f.cols, x_rows.as<T>() + rows.first * x_rows.ld, x_rows.ld, m, a, c, false,
+                 nullptr, 0, y_rows.rows.as<T>() + rows.first * y_rows.rows.ld, y_rows.rows.ld);
     });
   });
   y_rows.finish();
@@ -174,14 +175,15 @@ Shape without_last(const Array& x) {
   return shape;
 }
 
-py::tuple layer_norm(const py::object& x_in, const py::object& gamma_in, const py::object& beta_in, double eps,
-                     const py::object& out) {
+py::tuple layer_norm(const py::object& x_in, const py::object& gamma_in, const py::object& beta_in,
+                     double eps, const py::object& out) {
   const char* op = "layer_norm";
   const Array x = floats(op, "x", x_in);
   const Array gamma = floats_or_none(op, "gamma", gamma_in), beta = floats_or_none(op, "beta", beta_in);
   expect_same_dtype(op, x, gamma);
   expect_same_dtype(op, x, beta);
-  if (x.ndim() == 0 || x.shape(-1) == 0) refuse(op, "x with a last axis of at least one feature", x.shape_text());
+  if (x.ndim() == 0 || x.shape(-1) == 0)
+    refuse(op, "x with a last axis of at least one feature", x.shape_text());
   const Vector scales = input_vector(op, gamma, x.shape(-1)), shifts = input_vector(op, beta, x.shape(-1));
   const Array y = output(op, out, x.dtype(), x.shape());
   if (!out.is_none()) {
@@ -194,9 +196,17 @@ py::tuple layer_norm(const py::object& x_in, const py::object& gamma_in, const p
   with_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
-    const ops::LayerNormForward<T> g{x_rows.rows, x_rows.cols, x_rows.as<T>(), x_rows.ld, scales.as<T>(),
-                                     shifts.as<T>(), eps, y_rows.as<T>(), y_rows.ld,
-                                     reinterpret_cast<T*>(mean.data()), reinterpret_cast<T*>(rstd.data())};
+    const ops::LayerNormForward<T> g{x_rows.rows,
+                                     x_rows.cols,
+                                     x_rows.as<T>(),
+                                     x_rows.ld,
+                                     scales.as<T>(),
+                                     shifts.as<T>(),
+                                     eps,
+                                     y_rows.as<T>(),
+                                     y_rows.ld,
+                                     reinterpret_cast<T*>(mean.data()),
+                                     reinterpret_cast<T*>(rstd.data())};
     const Region region(3 * kNanosecondsPerElement * double(g.rows) * double(g.cols));
     region.run([&](int worker, int workers) { ops::run(k, g, worker, workers); });
   });
@@ -210,7 +220,8 @@ py::tuple layer_norm_backward(const py::object& dy_in, const py::object& x_in, c
   const Array mean = floats(op, "mean", mean_in), rstd = floats(op, "rstd", rstd_in);
   const Array gamma = floats_or_none(op, "gamma", gamma_in);
   for (const Array* other : {&dy, &mean, &rstd, &gamma}) expect_same_dtype(op, x, *other);
-  if (x.ndim() == 0 || x.shape(-1) == 0) refuse(op, "x with a last axis of at least one feature", x.shape_text());
+  if (x.ndim() == 0 || x.shape(-1) == 0)
+    refuse(op, "x with a last axis of at least one feature", x.shape_text());
   expect_shape(op, dy, x.shape());
   expect_shape(op, mean, without_last(x));
   expect_shape(op, rstd, without_last(x));
@@ -221,11 +232,21 @@ py::tuple layer_norm_backward(const py::object& dy_in, const py::object& x_in, c
   with_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
-    const ops::LayerNormBackward<T> g{x_rows.rows, x_rows.cols, dy_rows.as<T>(), dy_rows.ld, x_rows.as<T>(),
-                                      x_rows.ld, m.as<T>(), r.as<T>(), scales.as<T>(),
-                                      reinterpret_cast<T*>(dx.data()), x_rows.cols,
-                                      reinterpret_cast<T*>(dgamma.data()), reinterpret_cast<T*>(dbeta.data())};
-    double* work = reinterpret_cast<double*>(scratch(ops::layernorm_backward_scratch(g.cols) * index(sizeof(double))));
+    const ops::LayerNormBackward<T> g{x_rows.rows,
+                                      x_rows.cols,
+                                      dy_rows.as<T>(),
+                                      dy_rows.ld,
+                                      x_rows.as<T>(),
+                                      x_rows.ld,
+                                      m.as<T>(),
+                                      r.as<T>(),
+                                      scales.as<T>(),
+                                      reinterpret_cast<T*>(dx.data()),
+                                      x_rows.cols,
+                                      reinterpret_cast<T*>(dgamma.data()),
+                                      reinterpret_cast<T*>(dbeta.data())};
+    double* work =
+        reinterpret_cast<double*>(scratch(ops::layernorm_backward_scratch(g.cols) * index(sizeof(double))));
     const Region region(5 * kNanosecondsPerElement * double(g.rows) * double(g.cols));
     region.run([&](int worker, int workers) { ops::run(k, g, work, worker, workers); });
   });
@@ -242,8 +263,8 @@ py::object softmax(bool logarithm, const py::object& x_in, index axis_in) {
   with_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
-    const ops::Softmax<T> g{logarithm, x_rows.rows, x_rows.cols, x_rows.as<T>(), x_rows.ld, y_rows.rows.as<T>(),
-                            y_rows.rows.ld};
+    const ops::Softmax<T> g{logarithm, x_rows.rows,         x_rows.cols,   x_rows.as<T>(),
+                            x_rows.ld, y_rows.rows.as<T>(), y_rows.rows.ld};
     const Region region(10 * kNanosecondsPerElement * double(g.rows) * double(g.cols));
     region.run([&](int worker, int workers) { ops::run(k, g, worker, workers); });
   });

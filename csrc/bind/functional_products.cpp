@@ -69,7 +69,8 @@ Shape stack_shape(const Array& a, const Array& b) {
   const int n = std::max(std::max(a.ndim(), b.ndim()) - 2, 0);
   Shape stack(std::size_t(n), 1);
   for (int i = 1; i <= n; ++i) {
-    const index left = a.ndim() - 2 >= i ? a.shape(-2 - i) : 1, right = b.ndim() - 2 >= i ? b.shape(-2 - i) : 1;
+    const index left = a.ndim() - 2 >= i ? a.shape(-2 - i) : 1,
+                right = b.ndim() - 2 >= i ? b.shape(-2 - i) : 1;
     if (left != right && left != 1 && right != 1)
       refuse("matmul", "leading axes that broadcast", two_shapes(a, b));
     stack[std::size_t(n - i)] = left == 1 ? right : left;
@@ -90,7 +91,8 @@ std::vector<Start> starts_of(const Shape& stack, const Array& a, const Array& b,
     std::vector<Start> longer;
     longer.reserve(starts.size() * std::size_t(stack[std::size_t(axis)]));
     for (const Start& s : starts) {
-      for (index i = 0; i < stack[std::size_t(axis)]; ++i) longer.push_back({s.a + i * sa, s.b + i * sb, s.c + i * sc});
+      for (index i = 0; i < stack[std::size_t(axis)]; ++i)
+        longer.push_back({s.a + i * sa, s.b + i * sb, s.c + i * sc});
     }
     starts.swap(longer);
   }
@@ -104,8 +106,9 @@ index result_step(const Array& out, index m, index n, bool rows_axis, bool cols_
   const index row = rows_axis ? out.stride(cols_axis ? -2 : -1) : n * item;
   const bool lies = out.aligned() && (n <= 1 || col == item) && (m <= 1 || row >= n * item);
   if (!lies && out.size() > 0)
-    refuse("matmul", "out to have contiguous rows",
-           "strides " + std::string(py::str(out.object().attr("strides"))) + " for shape " + out.shape_text());
+    refuse(
+        "matmul", "out to have contiguous rows",
+        "strides " + std::string(py::str(out.object().attr("strides"))) + " for shape " + out.shape_text());
   return m > 1 ? row / item : std::max<index>(n, 1);
 }
 
@@ -166,8 +169,9 @@ py::object matmul(const py::object& left, const py::object& right, const py::obj
       }
       const Matrix first = input_matrix(a, false);
       set_factors(g, first, second);
-      multiply(g, stack.empty() ? std::vector<Start>{{0, 0, 0}}
-                                : starts_of(stack, first.array, second.array, c, int(rows_axis) + int(cols_axis)));
+      multiply(g, stack.empty()
+                      ? std::vector<Start>{{0, 0, 0}}
+                      : starts_of(stack, first.array, second.array, c, int(rows_axis) + int(cols_axis)));
     });
   }
   if (shape.empty() && out.is_none()) return c.object().attr("__getitem__")(py::tuple());
@@ -191,7 +195,8 @@ py::object linear(const py::object& x_in, const py::object& weight_in, const py:
   expect_same_dtype(op, x, weight);
   expect_same_dtype(op, x, bias);
   if (x.ndim() == 0 || weight.ndim() != 2 || x.shape(-1) != weight.shape(1))
-    refuse(op, "x of shape (…, in_features) and weight of shape (out_features, in_features)", two_shapes(x, weight));
+    refuse(op, "x of shape (…, in_features) and weight of shape (out_features, in_features)",
+           two_shapes(x, weight));
   const Vector added = input_vector(op, bias, weight.shape(0));
   const Array y = output(op, out, x.dtype(), with_last(x, weight.shape(0)));
   const Rows y_rows = output_rows(op, y);
@@ -225,19 +230,23 @@ py::object linear(const py::object& x_in, const py::object& weight_in, const py:
 
 py::tuple linear_backward(const py::object& dy_in, const py::object& x_in, const py::object& weight_in) {
   const char* op = "linear_backward";
-  const Array dy = floats(op, "dy", dy_in), x = floats(op, "x", x_in), weight = floats(op, "weight", weight_in);
+  const Array dy = floats(op, "dy", dy_in), x = floats(op, "x", x_in),
+              weight = floats(op, "weight", weight_in);
   expect_same_dtype(op, dy, x);
   expect_same_dtype(op, dy, weight);
-  bool fits = weight.ndim() == 2 && x.ndim() > 0 && dy.ndim() == x.ndim() && dy.shape(-1) == weight.shape(0) &&
-              x.shape(-1) == weight.shape(1);
+  bool fits = weight.ndim() == 2 && x.ndim() > 0 && dy.ndim() == x.ndim() &&
+              dy.shape(-1) == weight.shape(0) && x.shape(-1) == weight.shape(1);
   for (int i = 0; fits && i + 1 < x.ndim(); ++i) fits = dy.shape(i) == x.shape(i);
   if (!fits)
-    refuse(op, "dy of shape (…, out_features), x of shape (…, in_features) and weight (out_features, in_features)",
-           dy.shape_text() + ", " + x.shape_text() + " and " + weight.shape_text());
+    refuse(
+        op,
+        "dy of shape (…, out_features), x of shape (…, in_features) and weight (out_features, in_features)",
+        dy.shape_text() + ", " + x.shape_text() + " and " + weight.shape_text());
   const Array dx = new_array(x.dtype(), x.shape()), dweight = new_array(x.dtype(), weight.shape());
   const Array dbias = new_array(x.dtype(), {weight.shape(0)});
   const Rows dy_rows = input_rows(dy, false), x_rows = input_rows(x, false);
-  const Matrix left = from_rows(dy, dy_rows), right = input_matrix(weight, false), inputs = from_rows(x, x_rows);
+  const Matrix left = from_rows(dy, dy_rows), right = input_matrix(weight, false),
+               inputs = from_rows(x, x_rows);
   with_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
@@ -251,8 +260,8 @@ py::tuple linear_backward(const py::object& dy_in, const py::object& x_in, const
     to_weight.chain = kChainRows;
     const Region region(2 * kNanosecondsPerFma * double(to_x.m) * double(to_x.n) * double(to_x.k));
     const index doubles = 2 * dbias.shape(0) * index(sizeof(double));
-    const index each = aligned(
-        std::max(doubles, std::max(ops::gemm_scratch(to_x), ops::gemm_scratch(to_weight)) * index(sizeof(T))));
+    const index each = aligned(std::max(
+        doubles, std::max(ops::gemm_scratch(to_x), ops::gemm_scratch(to_weight)) * index(sizeof(T))));
     char* memory = scratch(each * region.workers);
     region.run([&](int worker, int workers) {
       char* own = memory + each * worker;
@@ -260,8 +269,8 @@ py::tuple linear_backward(const py::object& dy_in, const py::object& x_in, const
       ops::run(k, to_weight, reinterpret_cast<T*>(own), worker, workers);
       const Range cols = share(dy_rows.cols, 64 / index(sizeof(T)), worker, workers);
       ops::column_sums(k, dy_rows.rows, cols.size(), dy_rows.as<const T>() + cols.first, dy_rows.ld,
-                       static_cast<const T*>(nullptr), index(0), reinterpret_cast<T*>(dbias.data()) + cols.first,
-                       reinterpret_cast<double*>(own));
+                       static_cast<const T*>(nullptr), index(0),
+                       reinterpret_cast<T*>(dbias.data()) + cols.first, reinterpret_cast<double*>(own));
     });
   });
   return py::make_tuple(dx.object(), dweight.object(), dbias.object());

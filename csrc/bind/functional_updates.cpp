@@ -28,8 +28,9 @@ void expect_update(const char* op, const std::vector<const Array*>& arrays, cons
   }
 }
 
-void sgd_update(const py::object& param_in, const py::object& grad_in, const py::object& velocity_in, double lr,
-                double momentum, double dampening, double weight_decay, bool nesterov, bool first) {
+void sgd_update(const py::object& param_in, const py::object& grad_in, const py::object& velocity_in,
+                double lr, double momentum, double dampening, double weight_decay, bool nesterov,
+                bool first) {
   const char* op = "sgd_update";
   const Array param = floats(op, "param", param_in), grad = floats(op, "grad", grad_in);
   const Array velocity = floats_or_none(op, "velocity", velocity_in);
@@ -38,29 +39,39 @@ void sgd_update(const py::object& param_in, const py::object& grad_in, const py:
   with_dtype(param.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
-    const ops::SgdUpdate<T> update{param.size(), reinterpret_cast<T*>(param.data()), g.as<T>(),
+    const ops::SgdUpdate<T> update{param.size(),
+                                   reinterpret_cast<T*>(param.data()),
+                                   g.as<T>(),
                                    velocity ? reinterpret_cast<T*>(velocity.data()) : nullptr,
                                    {lr, momentum, dampening, weight_decay, nesterov, first}};
-    Region(0.1 * double(update.n)).run([&](int worker, int workers) { ops::run(k, update, worker, workers); });
+    Region(0.1 * double(update.n)).run([&](int worker, int workers) {
+      ops::run(k, update, worker, workers);
+    });
   });
 }
 
 void adam_update(const py::object& param_in, const py::object& grad_in, const py::object& exp_avg_in,
-                 const py::object& exp_avg_sq_in, std::int64_t step, double lr, double beta1, double beta2, double eps,
-                 double weight_decay, bool decoupled) {
+                 const py::object& exp_avg_sq_in, std::int64_t step, double lr, double beta1, double beta2,
+                 double eps, double weight_decay, bool decoupled) {
   const char* op = "adam_update";
   const Array param = floats(op, "param", param_in), grad = floats(op, "grad", grad_in);
-  const Array exp_avg = floats(op, "exp_avg", exp_avg_in), exp_avg_sq = floats(op, "exp_avg_sq", exp_avg_sq_in);
+  const Array exp_avg = floats(op, "exp_avg", exp_avg_in),
+              exp_avg_sq = floats(op, "exp_avg_sq", exp_avg_sq_in);
   expect_update(op, {&param, &grad, &exp_avg, &exp_avg_sq}, grad);
   const Vector g = input_flat(grad);
   with_dtype(param.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
-    const ops::AdamUpdate<T> update{param.size(), reinterpret_cast<T*>(param.data()), g.as<T>(),
-                                    reinterpret_cast<T*>(exp_avg.data()), reinterpret_cast<T*>(exp_avg_sq.data()),
+    const ops::AdamUpdate<T> update{param.size(),
+                                    reinterpret_cast<T*>(param.data()),
+                                    g.as<T>(),
+                                    reinterpret_cast<T*>(exp_avg.data()),
+                                    reinterpret_cast<T*>(exp_avg_sq.data()),
                                     {lr, beta1, beta2, eps, weight_decay, 1 - std::pow(beta1, double(step)),
                                      std::sqrt(1 - std::pow(beta2, double(step))), decoupled}};
-    Region(0.3 * double(update.n)).run([&](int worker, int workers) { ops::run(k, update, worker, workers); });
+    Region(0.3 * double(update.n)).run([&](int worker, int workers) {
+      ops::run(k, update, worker, workers);
+    });
   });
 }
 
@@ -86,7 +97,8 @@ void expect_all_apart(const char* op, const std::vector<Array>& arrays) {
   }
   std::sort(by_address.begin(), by_address.end(),
             [](const Array* a, const Array* b) { return std::less<>()(a->data(), b->data()); });
-  for (std::size_t i = 1; i < by_address.size(); ++i) expect_apart(op, *by_address[i - 1], *by_address[i], false);
+  for (std::size_t i = 1; i < by_address.size(); ++i)
+    expect_apart(op, *by_address[i - 1], *by_address[i], false);
 }
 
 double clip_grad_norm(const py::list& grads, const py::list& names, double max_norm) {
@@ -107,8 +119,10 @@ double clip_grad_norm(const py::list& grads, const py::list& names, double max_n
       refuse(op, "gradients of finite norm", std::to_string(sum) + " as the sum of squares of " + a.name());
     total += sum;
   }
-  if (!std::isfinite(total)) refuse(op, "gradients of finite norm", std::to_string(total) + " as the sum of their squares");
-  const double norm = std::sqrt(total), factor = max_norm / (norm + 1e-6);  // as torch.nn.utils.clip_grad_norm_
+  if (!std::isfinite(total))
+    refuse(op, "gradients of finite norm", std::to_string(total) + " as the sum of their squares");
+  const double norm = std::sqrt(total),
+               factor = max_norm / (norm + 1e-6);  // as torch.nn.utils.clip_grad_norm_
   for (const Array& a : arrays) {
     if (!(factor < 1)) break;
     with_dtype(a.dtype(), [&](auto zero) {

@@ -14,8 +14,8 @@ void fill(const char* op, ops::Distribution distribution, const py::object& out_
   with_dtype(out.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
-    const ops::RandomFill<T> g{distribution, out.size(), {seed, site, step}, first, second,
-                               reinterpret_cast<T*>(out.data())};
+    const ops::RandomFill<T> g{distribution, out.size(), {seed, site, step},
+                               first,        second,     reinterpret_cast<T*>(out.data())};
     Region(5.0 * double(g.n)).run([&](int worker, int workers) { ops::run(k, g, worker, workers); });
   });
 }
@@ -37,16 +37,14 @@ void register_random(pybind11::module_& m) {
   using gv::ops::Distribution;
   m.def(
       "uniform",
-      [](const py::object& out, std::uint64_t seed, std::uint32_t site, double low, double high, std::uint64_t step) {
-        fill("uniform", Distribution::uniform, out, seed, site, low, high, step);
-      },
+      [](const py::object& out, std::uint64_t seed, std::uint32_t site, double low, double high,
+         std::uint64_t step) { fill("uniform", Distribution::uniform, out, seed, site, low, high, step); },
       py::arg("out"), py::arg("seed"), py::arg("site"), py::arg("low") = 0.0, py::arg("high") = 1.0,
       py::arg("step") = 0, "Fill out with numbers from (low, high).");
   m.def(
       "normal",
-      [](const py::object& out, std::uint64_t seed, std::uint32_t site, double mean, double std, std::uint64_t step) {
-        fill("normal", Distribution::normal, out, seed, site, mean, std, step);
-      },
+      [](const py::object& out, std::uint64_t seed, std::uint32_t site, double mean, double std,
+         std::uint64_t step) { fill("normal", Distribution::normal, out, seed, site, mean, std, step); },
       py::arg("out"), py::arg("seed"), py::arg("site"), py::arg("mean") = 0.0, py::arg("std") = 1.0,
       py::arg("step") = 0, "Fill out with normally distributed numbers.");
   m.def("permutation", &permutation, py::arg("n"), py::arg("seed"), py::arg("site"), py::arg("step") = 0,

@@ -84,7 +84,9 @@ template <class Group, class T> inline void write_wide(const Group& group, int v
 }
 
 // Calls row(r, partial) for every row, partial = r mod kBlockPartials known to the compiler.
-template <int P> struct Partial { static constexpr int value = P; };
+template <int P> struct Partial {
+  static constexpr int value = P;
+};
 template <class Row> inline void for_rows(index rows, Row&& row) {
   static_assert(kBlockPartials == 4, "the unrolled loop below");
   index r = 0;

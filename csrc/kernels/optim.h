@@ -16,9 +16,13 @@ template <class T> struct Sgd {
   vec<T> minus_lr, momentum, undamped, weight_decay;
   bool decay, first, nesterov;
   explicit Sgd(const SgdParams& s)
-      : minus_lr(set1<T>(T(-s.lr))), momentum(set1<T>(T(s.momentum))),
-        undamped(set1<T>(T(1.0 - s.dampening))), weight_decay(set1<T>(T(s.weight_decay))),
-        decay(s.weight_decay != 0.0), first(s.first), nesterov(s.nesterov) {}
+      : minus_lr(set1<T>(T(-s.lr))),
+        momentum(set1<T>(T(s.momentum))),
+        undamped(set1<T>(T(1.0 - s.dampening))),
+        weight_decay(set1<T>(T(s.weight_decay))),
+        decay(s.weight_decay != 0.0),
+        first(s.first),
+        nesterov(s.nesterov) {}
   vec<T> gradient(vec<T> p, vec<T> g) const { return decay ? fma(weight_decay, p, g) : g; }
   vec<T> velocity(vec<T> v, vec<T> g) const { return fma(momentum, v, undamped * g); }
   vec<T> direction(vec<T> v, vec<T> g) const { return nesterov ? fma(momentum, v, g) : v; }

@@ -5,8 +5,9 @@
 
 namespace gv::ops {
 
-const char* const kActivationNames[kActivations] = {"identity",  "relu", "leaky_relu", "elu",  "selu",   "gelu",
-                                                    "gelu_tanh", "silu", "softplus",   "tanh", "sigmoid"};
+const char* const kActivationNames[kActivations] = {"identity", "relu", "leaky_relu", "elu",
+                                                    "selu",     "gelu", "gelu_tanh",  "silu",
+                                                    "softplus", "tanh", "sigmoid"};
 
 bool activation_named(const char* name, Activation& kind) {
   for (int i = 0; i < kActivations; ++i) {

@@ -44,8 +44,8 @@ template <class T>
 void run(const kernels::Kernels<T>& k, const ActivationBackward<T>& g, int worker, int workers) noexcept {
   const bool flat = g.lddy == g.cols && g.ldx == g.cols && g.lddx == g.cols;
   const PanelShare s = share_of_panel(g.rows, g.cols, flat, worker, workers);
-  k.activation_backward(g.kind, g.params, s.rows, s.cols, g.dy + s.at(g.lddy), g.lddy, g.x + s.at(g.ldx), g.ldx,
-                        g.dx + s.at(g.lddx), g.lddx);
+  k.activation_backward(g.kind, g.params, s.rows, s.cols, g.dy + s.at(g.lddy), g.lddy, g.x + s.at(g.ldx),
+                        g.ldx, g.dx + s.at(g.lddx), g.lddx);
 }
 
 }  // namespace gv::ops

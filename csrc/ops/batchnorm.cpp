@@ -134,23 +134,23 @@ void run(const kernels::Kernels<T>& k, const BatchNormInference<T>& args, int wo
   batchnorm_inference_panel(k, args, share(args.cols, kColumnGrain<T>, worker, workers));
 }
 
-#define GV_INSTANTIATE(T)                                                                                   \
-  template void batchnorm_moments_panel(const kernels::Kernels<T>&, index, const T*, index, double*,        \
-                                        double*, Range, double*) noexcept;                                  \
-  template void batchnorm_forward_panel(const kernels::Kernels<T>&, const BatchNormForward<T>&, Range,      \
-                                        double*) noexcept;                                                  \
-  template void batchnorm_backward_sums_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&,      \
-                                              Range, double*) noexcept;                                     \
-  template void batchnorm_backward_apply_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&,     \
-                                               Range) noexcept;                                             \
-  template void batchnorm_backward_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&, Range,    \
-                                         double*) noexcept;                                                 \
-  template void batchnorm_inference_panel(const kernels::Kernels<T>&, const BatchNormInference<T>&,         \
-                                          Range) noexcept;                                                  \
-  template void batchnorm_shift_panel(const kernels::Kernels<T>&, index, const T*, index, const T*, T*,     \
-                                      Range, double*) noexcept;                                             \
-  template void run(const kernels::Kernels<T>&, const BatchNormForward<T>&, double*, int, int) noexcept;    \
-  template void run(const kernels::Kernels<T>&, const BatchNormBackward<T>&, double*, int, int) noexcept;   \
+#define GV_INSTANTIATE(T)                                                                                 \
+  template void batchnorm_moments_panel(const kernels::Kernels<T>&, index, const T*, index, double*,      \
+                                        double*, Range, double*) noexcept;                                \
+  template void batchnorm_forward_panel(const kernels::Kernels<T>&, const BatchNormForward<T>&, Range,    \
+                                        double*) noexcept;                                                \
+  template void batchnorm_backward_sums_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&,    \
+                                              Range, double*) noexcept;                                   \
+  template void batchnorm_backward_apply_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&,   \
+                                               Range) noexcept;                                           \
+  template void batchnorm_backward_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&, Range,  \
+                                         double*) noexcept;                                               \
+  template void batchnorm_inference_panel(const kernels::Kernels<T>&, const BatchNormInference<T>&,       \
+                                          Range) noexcept;                                                \
+  template void batchnorm_shift_panel(const kernels::Kernels<T>&, index, const T*, index, const T*, T*,   \
+                                      Range, double*) noexcept;                                           \
+  template void run(const kernels::Kernels<T>&, const BatchNormForward<T>&, double*, int, int) noexcept;  \
+  template void run(const kernels::Kernels<T>&, const BatchNormBackward<T>&, double*, int, int) noexcept; \
   template void run(const kernels::Kernels<T>&, const BatchNormInference<T>&, int, int) noexcept;
 GV_INSTANTIATE(float)
 GV_INSTANTIATE(double)

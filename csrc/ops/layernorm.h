@@ -45,12 +45,14 @@ template <class T>
 void run(const kernels::Kernels<T>& k, const LayerNormBackward<T>& g, double* scratch, int worker,
          int workers) noexcept {
   const Range rows = share_of_rows(g.rows, worker, workers);
-  k.layernorm_backward(rows.size(), g.cols, g.dy + rows.first * g.lddy, g.lddy, g.x + rows.first * g.ldx, g.ldx,
-                       g.mean + rows.first, g.rstd + rows.first, g.gamma, g.dx + rows.first * g.lddx, g.lddx);
+  k.layernorm_backward(rows.size(), g.cols, g.dy + rows.first * g.lddy, g.lddy, g.x + rows.first * g.ldx,
+                       g.ldx, g.mean + rows.first, g.rstd + rows.first, g.gamma, g.dx + rows.first * g.lddx,
+                       g.lddx);
 
   const Range cols = share(g.cols, 64 / index(sizeof(T)), worker, workers);
   const index n = cols.size(), j = cols.first;
-  double *dgamma = scratch + 4 * j, *dbeta = dgamma + n, *block_dgamma = dbeta + n, *block_dbeta = block_dgamma + n;
+  double *dgamma = scratch + 4 * j, *dbeta = dgamma + n, *block_dgamma = dbeta + n,
+         *block_dbeta = block_dgamma + n;
   for (index i = 0; i < 2 * n; ++i) dgamma[i] = 0;
   for (index r = 0; r < g.rows && n > 0; r += kRowBlock) {
     const index some = g.rows - r < kRowBlock ? g.rows - r : kRowBlock;

@@ -34,8 +34,8 @@ void run(const kernels::Kernels<T>& k, const Loss<T>& g, int worker, int workers
   T* dx = g.dx + r * g.lddx;
   switch (g.kind) {
     case LossKind::cross_entropy:
-      return k.cross_entropy(n, g.cols, x, g.ldx, g.labels + r, g.weight, g.label_smoothing, row_weight, row_loss, dx,
-                             g.lddx);
+      return k.cross_entropy(n, g.cols, x, g.ldx, g.labels + r, g.weight, g.label_smoothing, row_weight,
+                             row_loss, dx, g.lddx);
     case LossKind::cross_entropy_soft:
       return k.cross_entropy_soft(n, g.cols, x, g.ldx, target, g.ldt, g.weight, g.label_smoothing, row_weight,
                                   row_loss, dx, g.lddx);

@@ -39,15 +39,15 @@ constexpr index chunks_of(index n) { return (n + kRowChunk - 1) / kRowChunk; }
 template <class T>
 void run(const kernels::Kernels<T>& k, const SgdUpdate<T>& g, int worker, int workers) noexcept {
   const Range part = share(g.n, 64, worker, workers);
-  k.sgd(part.size(), g.param + part.first, g.grad + part.first, g.velocity ? g.velocity + part.first : nullptr,
-        g.params);
+  k.sgd(part.size(), g.param + part.first, g.grad + part.first,
+        g.velocity ? g.velocity + part.first : nullptr, g.params);
 }
 
 template <class T>
 void run(const kernels::Kernels<T>& k, const AdamUpdate<T>& g, int worker, int workers) noexcept {
   const Range part = share(g.n, 64, worker, workers);
-  k.adam(part.size(), g.param + part.first, g.grad + part.first, g.exp_avg + part.first, g.exp_avg_sq + part.first,
-         g.params);
+  k.adam(part.size(), g.param + part.first, g.grad + part.first, g.exp_avg + part.first,
+         g.exp_avg_sq + part.first, g.params);
 }
 
 template <class T>

@@ -15,7 +15,8 @@ class Words {
       drawn_ += kAtOnce;
       used_ = 0;
     }
-    const auto high = std::uint64_t(numbers_[used_] * 0x1p32), low = std::uint64_t(numbers_[used_ + 1] * 0x1p32);
+    const auto high = std::uint64_t(numbers_[used_] * 0x1p32),
+               low = std::uint64_t(numbers_[used_ + 1] * 0x1p32);
     used_ += 2;
     return high << 32 | low;
   }
@@ -42,7 +43,8 @@ class Words {
 
 }  // namespace
 
-void permutation(const kernels::Kernels<double>& k, index n, kernels::PhiloxKey key, std::int64_t* out) noexcept {
+void permutation(const kernels::Kernels<double>& k, index n, kernels::PhiloxKey key,
+                 std::int64_t* out) noexcept {
   for (index i = 0; i < n; ++i) out[i] = i;
   Words words(k, key);
   for (index i = n - 1; i > 0; --i) {

@@ -27,6 +27,7 @@ void run(const kernels::Kernels<T>& k, const RandomFill<T>& g, int worker, int w
 
 // A permutation of 0 … n-1, every one as likely (Fisher & Yates; bounded integers without bias as
 // in Lemire 2019, arXiv 1805.10941). Serial, the same on every instruction set.
-void permutation(const kernels::Kernels<double>& k, index n, kernels::PhiloxKey key, std::int64_t* out) noexcept;
+void permutation(const kernels::Kernels<double>& k, index n, kernels::PhiloxKey key,
+                 std::int64_t* out) noexcept;
 
 }  // namespace gv::ops

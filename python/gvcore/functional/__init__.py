@@ -41,7 +41,7 @@ from gvcore.functional.norms import (
     log_softmax,
     softmax,
 )
-from gvcore.functional.products import concatenate, linear, linear_backward, matmul
+from gvcore.functional.products import concatenate, linear, linear_backward, matmul, reshape
 from gvcore.functional.updates import adam_update, clip_grad_norm, sgd_update
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "matmul",
     "mse_loss",
     "relu",
+    "reshape",
     "selu",
     "sgd_update",
     "sigmoid",

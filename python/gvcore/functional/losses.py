@@ -79,7 +79,9 @@ def cross_entropy(
     return _f.cross_entropy(logits, target, weight, smoothing, reduction)  # type: ignore[no-any-return]
 
 
-def mse_loss(prediction: FloatArray, target: FloatArray, *, reduction: str = "mean") -> tuple[Any, FloatArray]:
+def mse_loss(
+    prediction: FloatArray, target: FloatArray, *, reduction: str = "mean"
+) -> tuple[Any, FloatArray]:
     """Return the squared error ``(prediction - target)²`` and its gradient.
 
     Parameters

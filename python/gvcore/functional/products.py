@@ -1,7 +1,8 @@
-"""Matrix products, the linear layer and its gradient, and joining along an axis."""
+"""Matrix products, the linear layer and its gradient, joining and reshaping."""
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from gvcore import _core
 from gvcore.functional.tracing import FloatArray, ndarray, refuse_traced, traced_call
 
-__all__ = ["concatenate", "linear", "linear_backward", "matmul"]
+__all__ = ["concatenate", "linear", "linear_backward", "matmul", "reshape"]
 
 _matmul = _core.functional.matmul
 _linear = _core.functional.linear
@@ -134,7 +135,9 @@ def linear_backward(
     >>> dx.tolist(), dweight.tolist(), dbias.tolist()
     ([[5.0, 6.0], [5.0, 6.0]], [[4.0, 6.0]], [2.0])
     """
-    refuse_traced("linear_backward", "TrainStep or value_and_grad, which differentiate the net", dy, x, weight)
+    refuse_traced(
+        "linear_backward", "TrainStep or value_and_grad, which differentiate the net", dy, x, weight
+    )
     return _linear_backward(dy, x, weight)  # type: ignore[no-any-return]
 
 
@@ -175,9 +178,13 @@ def concatenate(arrays: Sequence[Any], *, axis: int = -1) -> Any:
     for i, array in enumerate(arrays):
         if not isinstance(array, ndarray) or array.dtype not in (np.float32, np.float64):
             kind = array.dtype if isinstance(array, ndarray) else type(array).__name__
-            raise TypeError(f"[concatenate] expected arrays[{i}] to be a float32 or float64 array, got {kind}")
+            raise TypeError(
+                f"[concatenate] expected arrays[{i}] to be a float32 or float64 array, got {kind}"
+            )
         if array.dtype != arrays[0].dtype:
-            raise TypeError(f"[concatenate] expected arrays of one dtype, got {arrays[0].dtype} and {array.dtype}")
+            raise TypeError(
+                f"[concatenate] expected arrays of one dtype, got {arrays[0].dtype} and {array.dtype}"
+            )
     first = arrays[0]
     if not -first.ndim <= axis < first.ndim:
         raise ValueError(f"[concatenate] expected axis in [{-first.ndim}, {first.ndim}), got {axis}")
@@ -186,3 +193,50 @@ def concatenate(arrays: Sequence[Any], *, axis: int = -1) -> Any:
         shapes = ", ".join(str(a.shape) for a in arrays)
         raise ValueError(f"[concatenate] expected shapes that agree on all axes but {axis}, got {shapes}")
     return np.concatenate(arrays, axis=axis)
+
+
+def reshape(x: Any, shape: int | Sequence[int]) -> Any:
+    """Give the axes behind the first another shape; the batch axis stays.
+
+    Parameters
+    ----------
+    x : ndarray, shape (batch, …)
+        float32 or float64, or a traced value.
+    shape : int or sequence of int
+        That behind the batch axis; one size may be -1.
+
+    Returns
+    -------
+    ndarray, shape (batch, …)
+        A view of x where its memory allows.
+
+    Raises
+    ------
+    TypeError
+        If x is no float32 or float64 array.
+    ValueError
+        If x has no axis or the sizes do not hold its elements.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> reshape(np.zeros((5, 2, 3)), -1).shape
+    (5, 6)
+    """
+    given = [shape] if isinstance(shape, (int, np.integer)) else list(shape)
+    sizes = tuple(operator.index(n) for n in given)
+    traced = traced_call("reshape", (x, sizes), {})
+    if traced is not NotImplemented:
+        return traced
+    if not isinstance(x, ndarray) or x.dtype not in (np.float32, np.float64):
+        kind = x.dtype if isinstance(x, ndarray) else type(x).__name__
+        raise TypeError(f"[reshape] expected x to be a float32 or float64 array, got {kind}")
+    trailing = math.prod(x.shape[1:])
+    known = math.prod(n for n in sizes if n != -1)
+    if sizes.count(-1) == 1 and known > 0 and trailing % known == 0:
+        sizes = tuple(trailing // known if n == -1 else n for n in sizes)
+    if x.ndim == 0 or any(n < 0 for n in sizes) or math.prod(sizes) != trailing:
+        raise ValueError(
+            f"[reshape] expected sizes that hold {trailing} elements a row, got {sizes} for {x.shape}"
+        )
+    return x.reshape(x.shape[:1] + sizes)

@@ -84,9 +84,7 @@ def sgd_update(
             f"[{op}] expected momentum above 0 and dampening 0 for nesterov, got {momentum} and {dampening}"
         )
     first = boolean(op, "first", first)
-    _f.sgd_update(
-        param, grad, velocity, lr, momentum, dampening, weight_decay, bool(nesterov), first
-    )
+    _f.sgd_update(param, grad, velocity, lr, momentum, dampening, weight_decay, bool(nesterov), first)
 
 
 def adam_update(
@@ -158,9 +156,7 @@ def adam_update(
     eps = real(op, "eps", eps, at_least=0)
     weight_decay = real(op, "weight_decay", weight_decay, at_least=0)
     decoupled = boolean(op, "decoupled", decoupled)
-    _f.adam_update(
-        param, grad, exp_avg, exp_avg_sq, step, lr, beta1, beta2, eps, weight_decay, decoupled
-    )
+    _f.adam_update(param, grad, exp_avg, exp_avg_sq, step, lr, beta1, beta2, eps, weight_decay, decoupled)
 
 
 def clip_grad_norm(grads: Iterable[FloatArray] | Mapping[str, FloatArray], max_norm: float) -> float:
@@ -211,4 +207,4 @@ def clip_grad_norm(grads: Iterable[FloatArray] | Mapping[str, FloatArray], max_n
     else:
         arrays = [grads] if isinstance(grads, ndarray) else list(grads)
         names = [f"grads[{i}]" for i in range(len(arrays))]
-    return _f.clip_grad_norm(arrays, names, limit)  # type: ignore[no-any-return]
+    return float(_f.clip_grad_norm(arrays, names, limit))
