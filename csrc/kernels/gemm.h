@@ -100,7 +100,7 @@ template <class T, int NV, bool Masked, int MR = tile_rows<NV>()> inline Tile<T>
   return &gemm_tile<T, MR, NV, Masked>;
 }
 
-constexpr index kPrefetchDepth = 128;  // below, C is fetched as fast as it is computed
+constexpr index kPrefetchDepth = 128;  // a shallower product is small: its C is near
 
 // All rows of one column panel, in tiles whose heights differ by one at most: a leftover tile of
 // one or two rows would be bound by the latency of its few chains.
@@ -111,7 +111,7 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
   const index tiles = (m + kTall - 1) / kTall, rows = m / tiles;
   const index taller = m - rows * tiles;
   T* const first = c;
-  const Tile<T> tall = tile_of<T, NV, Masked>(rows + 1), low = tile_of<T, NV, Masked>(rows);
+  const Tile<T> tall = tile_of<T, NV, Masked>(rows + 1), rest = tile_of<T, NV, Masked>(rows);
   for (index t = 0; t < tiles; ++t) {
     const index height = rows + (t < taller);
     if (k >= kPrefetchDepth) {
@@ -120,7 +120,7 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
       for (index i = 0; i < rows; ++i)
         for (int j = 0; j < NV; ++j) __builtin_prefetch(next + i * ldc + j * lanes<T>(), 1);
     }
-    (t < taller ? tall : low)(k, a, ras, kas, b, ldb, c, ldc, tail, accumulate);
+    (t < taller ? tall : rest)(k, a, ras, kas, b, ldb, c, ldc, tail, accumulate);
     a += height * ras;
     c += height * ldc;
   }

@@ -8,16 +8,14 @@
 namespace gv::ops {
 namespace {
 
-constexpr index kDepth = 256;  // longest block of k: a panel of B takes 32 KiB
-constexpr index kRows = 72;   // most rows of A in a block
-constexpr index kPanels = 16;  // most panels of B in a block
-constexpr index kPartialRows = 128, kPartialPanels = 4;  // block of C with partial products
-constexpr index kSwapColumns = 512;                      // columns of C found transposed at a time
-
-template <class T> constexpr index kLine = 64 / index(sizeof(T));   // elements of a cache line
+template <class T> constexpr index kLine = 64 / index(sizeof(T));    // elements of a cache line
 template <class T> constexpr index kPanel = 128 / index(sizeof(T));  // columns of a panel of B
-
-template <class T> constexpr index kFewRows = 4 * kLine<T>;
+constexpr index kDepth = 256;  // longest block of k: a panel of B takes 32 KiB
+constexpr index kRows = 72;    // most rows of A in a block
+constexpr index kPanels = 16;  // most panels of B in a block
+constexpr index kPartialRows = 128, kPartialPanels = 4;      // largest block of partial products
+template <class T> constexpr index kFewRows = 4 * kLine<T>;  // most rows of C found transposed,
+constexpr index kSwapColumns = 512;                          // and so many columns at a time
 
 constexpr index smaller(index x, index y) { return x < y ? x : y; }
 constexpr index blocks(index n, index largest) { return (n + largest - 1) / largest; }
@@ -45,8 +43,8 @@ template <class T> bool pack_a(const Gemm<T>& g) {
   return stride % 4096 == 0 && g.n >= 16 * kPanel<T>;
 }
 
-// B is read in strips of 128 bytes; that is good from L2 and even better from the copy, which is
-// free only when many rows share it.
+// Rows of B that lie far apart crowd few sets of the caches, but it takes many rows of A to win
+// back the copy. The bounds are measured ones.
 template <class T> bool pack_b(const Gemm<T>& g) {
   if (g.b_transposed) return true;
   if (g.m <= 48) return false;
@@ -213,8 +211,10 @@ void run(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch, int w
 
 template index gemm_scratch(const Gemm<float>&);
 template index gemm_scratch(const Gemm<double>&);
-template void gemm_block(const kernels::Kernels<float>&, const Gemm<float>&, Range, Range, float*) noexcept;
-template void gemm_block(const kernels::Kernels<double>&, const Gemm<double>&, Range, Range, double*) noexcept;
+template void gemm_block(const kernels::Kernels<float>&, const Gemm<float>&, Range, Range,
+                         float*) noexcept;
+template void gemm_block(const kernels::Kernels<double>&, const Gemm<double>&, Range, Range,
+                         double*) noexcept;
 template void run(const kernels::Kernels<float>&, const Gemm<float>&, float*, int, int) noexcept;
 template void run(const kernels::Kernels<double>&, const Gemm<double>&, double*, int, int) noexcept;
 
