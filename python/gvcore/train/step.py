@@ -51,6 +51,7 @@ class _Plans:
         self._epoch = -1
         self._signature: Any = None
         self._trained: tuple[bool, ...] = ()
+        self.dtype = net.dtype
 
     def look(self) -> bool:
         """Compare the net with what it was; return False if its structure has changed."""
@@ -60,6 +61,7 @@ class _Plans:
         if self._signature is not None and structure != self._signature:
             return False
         self._signature, self._trained, self._epoch = structure, trained, structure_epoch()
+        self.dtype = self.net.dtype
         return True
 
     def forget(self) -> None:
@@ -237,7 +239,8 @@ class TrainStep:
         if lr is not None:
             lr = real("TrainStep", "lr", lr, at_least=0.0)
         with self._lock:
-            batch = as_batch("TrainStep", x, y, self.net.dtype, self.loss, sample_weight)
+            self._plans.look()
+            batch = as_batch("TrainStep", x, y, self._plans.dtype, self.loss, sample_weight)
             return self.run(batch, lr=lr, accumulate=bool(accumulate))
 
     def run(self, batch: Batch, *, lr: float | None = None, accumulate: bool = False) -> float:
@@ -286,7 +289,7 @@ class TrainStep:
         if self._state is None:
             native = self.optimizer.native()
             count = 2 if native["kind"] == "adam" else int(native["momentum"] != 0)
-            self._state = [np.zeros(plan.core.flat_size, plan.dtype) for _ in range(count)]
+            self._state = [np.zeros(plan.core.flat_size, plan.recorded.dtype) for _ in range(count)]
         return plan.bind(self._state, self._counts)
 
 
@@ -327,7 +330,7 @@ def value_and_grad(net: Module, loss: Any) -> Callable[..., tuple[float, dict[st
         with lock:
             if not plans.look():
                 plans.forget()
-            batch = as_batch("value_and_grad", x, y, net.dtype, loss)
+            batch = as_batch("value_and_grad", x, y, plans.dtype, loss)
             plan = plans.get(batch, training=bool(training), stored=True)
             plans.check("value_and_grad", batch, plan)
             core = plan.bind()
