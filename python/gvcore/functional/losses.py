@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from gvcore import _core
-from gvcore._settings import choice, real
+from gvcore._settings import real
+from gvcore.functional.checks import reduction_name
 from gvcore.functional.tracing import FloatArray, refuse_traced
 
 __all__ = [
@@ -26,7 +27,7 @@ _f = _core.functional
 
 def _checked(op: str, reduction: str, prediction: Any, target: Any) -> str:
     refuse_traced(op, "a loss given to TrainStep, Trainer or value_and_grad", prediction, target)
-    return choice(op, "reduction", reduction, ("mean", "sum", "none"))
+    return reduction_name(op, reduction)
 
 
 def cross_entropy(
@@ -75,7 +76,9 @@ def cross_entropy(
     """
     op = "cross_entropy"
     reduction = _checked(op, reduction, logits, target)
-    smoothing = real(op, "label_smoothing", label_smoothing, at_least=0, at_most=1)
+    smoothing = 0.0
+    if label_smoothing != 0:
+        smoothing = real(op, "label_smoothing", label_smoothing, at_least=0, at_most=1)
     return _f.cross_entropy(logits, target, weight, smoothing, reduction)  # type: ignore[no-any-return]
 
 

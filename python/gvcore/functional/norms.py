@@ -7,7 +7,7 @@ import operator
 import numpy as np
 
 from gvcore import _core
-from gvcore._settings import real
+from gvcore.functional.checks import nonnegative
 from gvcore.functional.tracing import FloatArray, ndarray, refuse_traced, traced_call
 
 __all__ = [
@@ -75,7 +75,7 @@ def batch_norm(
     """
     if type(x) is not ndarray:
         refuse_traced("batch_norm", "nn.BatchNorm", x)
-    eps = real("batch_norm", "eps", eps, at_least=0)
+    eps = nonnegative("batch_norm", "eps", eps)
     return _f.batch_norm(x, gamma, beta, eps, operator.index(axis), out)  # type: ignore[no-any-return]
 
 
@@ -177,7 +177,7 @@ def batch_norm_inference(
     """
     if type(x) is not ndarray:
         refuse_traced("batch_norm_inference", "nn.BatchNorm", x)
-    eps = real("batch_norm_inference", "eps", eps, at_least=0)
+    eps = nonnegative("batch_norm_inference", "eps", eps)
     return _f.batch_norm_inference(  # type: ignore[no-any-return]
         x, running_mean, running_var, gamma, beta, eps, operator.index(axis), out
     )
@@ -230,7 +230,7 @@ def layer_norm(
     """
     if type(x) is not ndarray:
         refuse_traced("layer_norm", "nn.LayerNorm", x)
-    eps = real("layer_norm", "eps", eps, at_least=0)
+    eps = nonnegative("layer_norm", "eps", eps)
     return _f.layer_norm(x, gamma, beta, eps, out)  # type: ignore[no-any-return]
 
 

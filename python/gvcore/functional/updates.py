@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from gvcore import _core
-from gvcore._settings import boolean, integer, real
+from gvcore._settings import integer, real
+from gvcore.functional.checks import flag, fraction, nonnegative
 from gvcore.functional.tracing import FloatArray, ndarray, refuse_traced
 
 __all__ = ["adam_update", "clip_grad_norm", "sgd_update"]
@@ -73,17 +74,18 @@ def sgd_update(
     """
     op = "sgd_update"
     refuse_traced(op, _STEP, param, grad)
-    lr = real(op, "lr", lr, at_least=0)
-    momentum = real(op, "momentum", momentum, at_least=0, below=1)
-    dampening = real(op, "dampening", dampening)
-    weight_decay = real(op, "weight_decay", weight_decay, at_least=0)
+    lr = nonnegative(op, "lr", lr)
+    momentum = fraction(op, "momentum", momentum)
+    if dampening != 0:
+        dampening = real(op, "dampening", dampening)
+    weight_decay = nonnegative(op, "weight_decay", weight_decay)
     if momentum != 0 and velocity is None:
         raise ValueError(f"[{op}] expected velocity, as momentum is {momentum}, got None")
-    if boolean(op, "nesterov", nesterov) and (momentum == 0 or dampening != 0):
+    if flag(op, "nesterov", nesterov) and (momentum == 0 or dampening != 0):
         raise ValueError(
             f"[{op}] expected momentum above 0 and dampening 0 for nesterov, got {momentum} and {dampening}"
         )
-    first = boolean(op, "first", first)
+    first = flag(op, "first", first)
     _f.sgd_update(param, grad, velocity, lr, momentum, dampening, weight_decay, bool(nesterov), first)
 
 
@@ -146,16 +148,16 @@ def adam_update(
     op = "adam_update"
     refuse_traced(op, _STEP, param, grad)
     step = integer(op, "step", step, at_least=1)
-    lr = real(op, "lr", lr, at_least=0)
+    lr = nonnegative(op, "lr", lr)
     try:
         beta1, beta2 = betas
     except (TypeError, ValueError):
         raise TypeError(f"[{op}] expected betas to be a pair of numbers, got {betas!r}") from None
-    beta1 = real(op, "betas[0]", beta1, at_least=0, below=1)
-    beta2 = real(op, "betas[1]", beta2, at_least=0, below=1)
-    eps = real(op, "eps", eps, at_least=0)
-    weight_decay = real(op, "weight_decay", weight_decay, at_least=0)
-    decoupled = boolean(op, "decoupled", decoupled)
+    beta1 = fraction(op, "betas[0]", beta1)
+    beta2 = fraction(op, "betas[1]", beta2)
+    eps = nonnegative(op, "eps", eps)
+    weight_decay = nonnegative(op, "weight_decay", weight_decay)
+    decoupled = flag(op, "decoupled", decoupled)
     _f.adam_update(param, grad, exp_avg, exp_avg_sq, step, lr, beta1, beta2, eps, weight_decay, decoupled)
 
 

@@ -1,0 +1,39 @@
+"""Checks of numbers on the way into a kernel, where a call takes no longer than a microsecond.
+
+Only the common case is decided here; every other one is left to `gvcore._settings`, with its text.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from gvcore._settings import boolean, choice, real
+
+_REDUCTIONS = ("mean", "sum", "none")
+
+
+def nonnegative(op: str, name: str, value: Any) -> float:
+    """Return a finite number of at least 0 as a float."""
+    if type(value) is float and 0.0 <= value < math.inf:
+        return value
+    return real(op, name, value, at_least=0)
+
+
+def fraction(op: str, name: str, value: Any) -> float:
+    """Return a number in [0, 1) as a float."""
+    if type(value) is float and 0.0 <= value < 1.0:
+        return value
+    return real(op, name, value, at_least=0, below=1)
+
+
+def flag(op: str, name: str, value: Any) -> bool:
+    """Return True or False."""
+    return value if value is True or value is False else boolean(op, name, value)
+
+
+def reduction_name(op: str, value: Any) -> str:
+    """Return "mean", "sum" or "none"."""
+    if type(value) is str and value in _REDUCTIONS:
+        return value
+    return choice(op, "reduction", value, _REDUCTIONS)
