@@ -47,6 +47,8 @@ Matrix input_matrix(const Array& a, bool column) {
   return m.usable() ? m : as_matrix(Array(a.object().attr("copy")("C"), a.name()), column);
 }
 
+Matrix transpose(const Matrix& m) { return {m.array, m.cols, m.rows, m.col_step, m.row_step}; }
+
 template <class T> void set_factors(ops::Gemm<T>& g, const Matrix& a, const Matrix& b) {
   g.m = a.rows, g.k = a.cols, g.n = b.cols;
   g.a = reinterpret_cast<const T*>(a.array.data());
@@ -168,10 +170,17 @@ py::object matmul(const py::object& left, const py::object& right, const py::obj
         return;
       }
       const Matrix first = input_matrix(a, false);
+      std::vector<Start> starts{{0, 0, 0}};
+      if (!stack.empty())
+        starts = starts_of(stack, first.array, second.array, c, int(rows_axis) + int(cols_axis));
       set_factors(g, first, second);
-      multiply(g, stack.empty()
-                      ? std::vector<Start>{{0, 0, 0}}
-                      : starts_of(stack, first.array, second.array, c, int(rows_axis) + int(cols_axis)));
+      if (n == 1 && m > 1 && first.row_step == 1 && ldc == 1) {
+        // A column-major matrix times a vector: the same chains as the vector times its rows.
+        set_factors(g, transpose(second), transpose(first));
+        g.ldc = m;
+        for (Start& s : starts) std::swap(s.a, s.b);
+      }
+      multiply(g, starts);
     });
   }
   if (shape.empty() && out.is_none()) return c.object().attr("__getitem__")(py::tuple());
@@ -184,7 +193,6 @@ Shape with_last(const Array& x, index last) {
   return shape;
 }
 
-Matrix transpose(const Matrix& m) { return {m.array, m.cols, m.rows, m.col_step, m.row_step}; }
 Matrix from_rows(const Array& a, const Rows& r) { return {Array(r.keep, a.name()), r.rows, r.cols, r.ld, 1}; }
 
 py::object linear(const py::object& x_in, const py::object& weight_in, const py::object& bias_in,
