@@ -16,9 +16,10 @@ SIZES = [0, 1, 5, 6, 7, 13, 14, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 12
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=["f32", "f64"])
 
 
-@pytest.fixture(params=ISAS)
-def isa(request):
-    """Runs the test once with each instruction set that this CPU has."""
+@pytest.fixture(name="isa", params=ISAS)
+def on_every_isa(request):
+    """Runs the test once with each instruction set that this CPU has; a file of tests that asks for
+    it says `isa = on_every_isa`."""
     with gv.isa(request.param):
         yield request.param
 

@@ -7,10 +7,10 @@ gelu the terms of x·½(1 + erf) are of size |x|. An inner product that is round
 |x·f'| per rounding. Results below the smallest normal number may become zero.
 """
 
-import gvcore.functional as F
 import numpy as np
 import pytest
 
+import gvcore.functional as F
 import oracles as o
 from functional_cases import (
     SIZES,
@@ -22,13 +22,14 @@ from functional_cases import (
     layouts,
     memory_map,
     normal,
+    on_every_isa,
     rejected,
     tiny,
     ulps,
     wrong_kind,
 )
 
-pytest_plugins = ["functional_cases"]
+isa = on_every_isa
 
 CASES = [
     ("relu", {}),

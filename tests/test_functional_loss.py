@@ -6,10 +6,10 @@ class that has a coefficient, u·(c + d + Σ p·d) with d the distance from the 
 gradient adds the bound of softmax. The other gradients are a few roundings away from the difference.
 """
 
-import gvcore.functional as F
 import numpy as np
 import pytest
 
+import gvcore.functional as F
 import oracles as o
 from functional_cases import (
     assert_within,
@@ -18,13 +18,14 @@ from functional_cases import (
     layouts,
     memory_map,
     normal,
+    on_every_isa,
     rejected,
     tiny,
     ulps,
     wrong_kind,
 )
 
-pytest_plugins = ["functional_cases"]
+isa = on_every_isa
 
 REDUCTIONS = ["mean", "sum", "none"]
 each_reduction = pytest.mark.parametrize("reduction", REDUCTIONS)

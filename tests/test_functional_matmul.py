@@ -5,11 +5,11 @@ Bound: an element is one chain of k fused multiply-adds in any order of associat
 products below the smallest normal number may add k of the smallest subnormal numbers.
 """
 
-import gvcore.functional as F
 import numpy as np
 import pytest
 
 import gvcore as gv
+import gvcore.functional as F
 import oracles as o
 from functional_cases import (
     SIZES,
@@ -21,12 +21,13 @@ from functional_cases import (
     layouts,
     memory_map,
     normal,
+    on_every_isa,
     rejected,
     tiny,
     wrong_kind,
 )
 
-pytest_plugins = ["functional_cases"]
+isa = on_every_isa
 
 DEPTHS = [255, 256, 257, 1023, 1024, 1025]
 

@@ -7,10 +7,10 @@ c = 4096/16 + 16 roundings at most.
 
 import math
 
-import gvcore.functional as F
 import numpy as np
 import pytest
 
+import gvcore.functional as F
 import oracles as o
 from functional_cases import (
     SIZES,
@@ -19,13 +19,14 @@ from functional_cases import (
     each_wrong_kind,
     layouts,
     normal,
+    on_every_isa,
     rejected,
     tiny,
     ulps,
     wrong_kind,
 )
 
-pytest_plugins = ["functional_cases"]
+isa = on_every_isa
 
 SGD = [
     {},

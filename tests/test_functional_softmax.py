@@ -5,10 +5,10 @@ itself; the sum of n terms runs in 16 chains over chunks of 4,096, so it has c =
 roundings. Hence |error of p| <= u·(c + d + Σ p·d)·p, and for the logarithm u·(c + d + Σ p·d + 4|y|).
 """
 
-import gvcore.functional as F
 import numpy as np
 import pytest
 
+import gvcore.functional as F
 import oracles as o
 from functional_cases import (
     assert_within,
@@ -17,13 +17,14 @@ from functional_cases import (
     layouts,
     memory_map,
     normal,
+    on_every_isa,
     rejected,
     tiny,
     ulps,
     wrong_kind,
 )
 
-pytest_plugins = ["functional_cases"]
+isa = on_every_isa
 
 COLUMNS = [1, 2, 5, 7, 8, 9, 10, 15, 16, 17, 31, 33, 63, 65, 127, 129, 1000, 4095, 4097, 8200]
 

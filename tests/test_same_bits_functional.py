@@ -6,11 +6,11 @@ straddle vectors, tiles and blocks and carry special values; "large" ones have e
 several threads take part.
 """
 
-import gvcore.functional as F
 import numpy as np
 import pytest
 
 import gvcore as gv
+import gvcore.functional as F
 from functional_cases import DTYPES, ISAS
 
 THREADS = [1, 2, 3, 7]

@@ -4,9 +4,10 @@ PyTorch is the judge of names and meanings here, not of the last bits: both side
 compared at 1e-10 and float32 at 2e-5 of the largest element.
 """
 
-import gvcore.functional as F
 import numpy as np
 import pytest
+
+import gvcore.functional as F
 
 torch = pytest.importorskip("torch")
 tf = torch.nn.functional
