@@ -6,12 +6,10 @@ each size as a big-endian uint32, then the elements in C order, big-endian).
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import struct
-import zlib
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +50,9 @@ def load_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     ...     gv.datasets.load_idx(path)
     array([7, 2, 1], dtype=uint8)
     """
+    import gzip  # here, because it would cost every import of gvcore
+    import zlib
+
     name = os.fspath(path)
     with open(name, "rb") as stream:
         compressed = stream.read(2) == _GZIP_MAGIC
@@ -65,7 +66,7 @@ def load_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             raise ValueError(f"[load_idx] expected a whole gzip file, got {name!r}: {error}") from error
 
 
-def _read(stream: BinaryIO | gzip.GzipFile, name: str) -> NDArray[Any]:
+def _read(stream: IO[bytes], name: str) -> NDArray[Any]:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
         raise ValueError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,8 @@ def digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     >>> [int(n) for n in y[:12]]
     [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
     """
+    from importlib.resources import files  # here, because it would cost every import of gvcore
+
     with files("gvcore.datasets").joinpath("optdigits.npz").open("rb") as stream:
         # Any: an npz file does not say the dtypes that are in it.
         arrays: Any = np.load(stream, allow_pickle=False)

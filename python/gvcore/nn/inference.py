@@ -41,14 +41,15 @@ class Recorded:
     """A net's ``forward``, traced for inputs of these trailing shapes."""
 
     def __init__(self, net: Module, shapes: tuple[tuple[int, ...], ...]) -> None:
-        trace = Trace(net)
+        parts = net.inventory()
+        trace = Trace(parts)
         self.outputs = trace.run(net, shapes)
         self.graph = trace.graph
-        self.dtype = net.dtype
-        named = list(net.named_parameters())
-        self.names = [name for name, _ in named]
-        self.parameters = [parameter for _, parameter in named]
-        self.buffers = [(module, key) for _, module, key in net.named_buffer_places()]
+        self.dtype = parts.dtype()
+        self.names = list(parts.parameters)
+        self.parameters = list(parts.parameters.values())
+        self.buffers = [(module, key) for _, module, key in parts.buffers]
+        self.structure, self.trained = parts.structure, parts.trained
 
     def output_shape(self) -> tuple[int, ...]:
         """Return the trailing shape of the first output."""
@@ -86,7 +87,7 @@ class Inference:
     def __init__(self, net: Module) -> None:
         self._net = net
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
-        self._signature: Any = None
+        self._structure: Any = None
         self._epoch = -1
         self._lock = threading.Lock()
         self._dtype = np.dtype(np.float32)
@@ -99,11 +100,11 @@ class Inference:
             raise TypeError("[net] expected at least one array")
         with self._lock:
             if self._epoch != structure_epoch():
-                signature = self._net.signature()[0]
-                if signature != self._signature:
+                parts = self._net.inventory()
+                if parts.structure != self._structure:
                     self._plans.clear()
-                    self._dtype = self._net.dtype
-                self._signature, self._epoch = signature, structure_epoch()
+                    self._dtype = parts.dtype()
+                self._structure, self._epoch = parts.structure, structure_epoch()
             arrays = [as_input("net", "x", x, self._dtype) for x in inputs]
             if any(len(a) != len(arrays[0]) for a in arrays):
                 raise ValueError(f"[net] expected inputs of one length, got {[a.shape for a in arrays]}")

@@ -18,7 +18,7 @@ from gvcore.nn.inference import Inference
 from gvcore.nn.parameter import Parameter, flatten, moved
 from gvcore.seeding import as_seed
 
-__all__ = ["Module", "structure_epoch"]
+__all__ = ["Inventory", "Module", "structure_epoch"]
 
 _Self = TypeVar("_Self", bound="Module")
 
@@ -130,22 +130,11 @@ class Module:
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield (dotted name, `Parameter`), each parameter once."""
-        seen: set[int] = set()
-        for name, module in self.named_modules():
-            for key, value in module.__dict__.items():
-                if isinstance(value, Parameter) and id(value) not in seen:
-                    seen.add(id(value))
-                    yield (f"{name}.{key}" if name else key), value
+        yield from self.inventory().parameters.items()
 
-    def named_buffer_places(self) -> Iterator[tuple[str, Module, str]]:
-        """Yield (dotted name, module that owns it, its key) of each buffer, each once."""
-        seen: set[int] = set()
-        for name, module in self.named_modules():
-            if id(module) in seen:
-                continue
-            seen.add(id(module))
-            for key in module.__dict__.get("_buffers", ()):
-                yield (f"{name}.{key}" if name else key), module, key
+    def inventory(self) -> Inventory:
+        """Return all parts of the net, gathered in one walk."""
+        return Inventory(self)
 
     def register_buffer(self, name: str, array: NDArray[Any]) -> None:
         """Keep an array that belongs to the net but is not trained, such as running statistics."""
@@ -164,13 +153,13 @@ class Module:
 
         The arrays are views: writing to them between calls changes the net.
         """
-        named = dict(self.named_parameters())
+        named = self.inventory().parameters
         flatten(list(named.values()))
         return {name: parameter.data for name, parameter in named.items()}
 
     def buffers(self) -> dict[str, NDArray[Any]]:
         """Return dotted name -> array of every buffer (running statistics); views as well."""
-        return {name: module.buffer(key) for name, module, key in self.named_buffer_places()}
+        return {name: module.buffer(key) for name, module, key in self.inventory().buffers}
 
     def num_parameters(self) -> int:
         """Return how many numbers the parameters hold."""
@@ -179,13 +168,7 @@ class Module:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The dtype in which the net computes: that of its parameters; float32 if it has none."""
-        found = {parameter.dtype for _, parameter in self.named_parameters()}
-        found |= {module.buffer(key).dtype for _, module, key in self.named_buffer_places()}
-        if len(found) > 1:
-            raise TypeError(
-                "[Module] expected all parameters of one dtype, got float32 and float64; use net.astype(…)"
-            )
-        return found.pop() if found else np.dtype(np.float32)
+        return self.inventory().dtype()
 
     # ---- changing it ------------------------------------------------------------------------
 
@@ -202,9 +185,9 @@ class Module:
             raise TypeError(f"[astype] expected float32 or float64, got {wanted}")
         global _structure
         _structure += 1
-        parameters = [parameter for _, parameter in self.named_parameters()]
-        flatten(parameters, wanted)
-        for _, module, key in self.named_buffer_places():
+        parts = self.inventory()
+        flatten(list(parts.parameters.values()), wanted)
+        for _, module, key in parts.buffers:
             module.register_buffer(key, module.buffer(key).astype(wanted))
         return self
 
@@ -338,16 +321,64 @@ class Module:
             lines = [*lines[:6], f"  … {len(lines) - 9} more", *lines[-3:]]
         return f"{type(self).__name__}(\n" + "\n".join(lines) + "\n)"
 
-    def signature(self) -> tuple[tuple[Any, ...], tuple[bool, ...]]:
-        """Return what a plan depends on: the structure, and which parameters are trained."""
+
+class Inventory:
+    """What a net consists of at the moment, gathered in one walk over its modules.
+
+    Attributes
+    ----------
+    parameters : dict of str to Parameter
+        By dotted name, each parameter once.
+    buffers : list of (str, Module, str)
+        Dotted name, owner and key, each buffer once.
+    structure : tuple
+        Equal for two walks if modules, settings (plain attributes) and shapes are the same.
+    """
+
+    def __init__(self, net: Module) -> None:
+        self.parameters: dict[str, Parameter] = {}
+        self.buffers: list[tuple[str, Module, str]] = []
         parts: list[Any] = []
-        trained: list[bool] = []
-        for name, module in self.named_modules():
-            parts.append((name, id(module)))
+        seen: set[int] = set()
+        stack: list[tuple[str, Module]] = [("", net)]
+        while stack:
+            prefix, module = stack.pop()
+            new = id(module) not in seen
+            seen.add(id(module))
+            parts.append(id(module))
+            children: list[tuple[str, Module]] = []
             for key, value in module.__dict__.items():
-                if isinstance(value, Parameter):
-                    parts.append((key, id(value), value.shape, value.dtype))
-                    trained.append(value.requires_grad)
-                elif isinstance(value, (int, float, str, bool)) or value is None:
-                    parts.append((key, value))
-        return tuple(parts), tuple(trained)
+                kind = type(value)
+                if kind in _PLAIN:
+                    parts += (key, value)  # flat: thousands of small tuples would keep the collector busy
+                elif kind is Parameter:
+                    parts += (key, id(value), value.shape, value.dtype)
+                    if id(value) not in seen:
+                        seen.add(id(value))
+                        self.parameters[prefix + key] = value
+                elif isinstance(value, Module):
+                    children.append((f"{prefix}{key}.", value))
+                elif key == "_buffers" and new:
+                    self.buffers += [(prefix + name, module, name) for name in value]
+            if children:
+                children.reverse()
+                stack += children
+        self.structure = tuple(parts)
+
+    @property
+    def trained(self) -> tuple[bool, ...]:
+        """Which parameters are trained."""
+        return tuple([p.requires_grad for p in self.parameters.values()])
+
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of all parameters and buffers; float32 if there are none."""
+        found = {p.dtype for p in self.parameters.values()}
+        found |= {module.buffer(key).dtype for _, module, key in self.buffers}
+        if len(found) > 1:
+            raise TypeError(
+                "[Module] expected all parameters of one dtype, got float32 and float64; use net.astype(…)"
+            )
+        return found.pop() if found else np.dtype(np.float32)
+
+
+_PLAIN = frozenset({int, float, str, bool, type(None)})

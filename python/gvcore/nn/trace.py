@@ -16,7 +16,7 @@ from gvcore import _core, functional
 from gvcore.nn.parameter import Parameter
 
 if TYPE_CHECKING:
-    from gvcore.nn.module import Module
+    from gvcore.nn.module import Inventory, Module
 
 __all__ = ["Trace", "Value", "current"]
 
@@ -31,18 +31,18 @@ def current() -> Trace | None:
 class Trace:
     """One run of ``forward``: the graph, and which number each parameter and buffer has in it."""
 
-    def __init__(self, net: Module) -> None:
+    def __init__(self, parts: Inventory) -> None:
         self.graph = _core.Graph()
         self._names: dict[int, str] = {}
         self._parameters: dict[int, int] = {}
         self._used: set[int] = set()
         self._buffers: dict[tuple[int, str], int] = {}
-        for name, parameter in net.named_parameters():
+        for name, parameter in parts.parameters.items():
             self._parameters[id(parameter)] = self.graph.parameter(
                 name, list(parameter.shape), parameter.requires_grad
             )
             self._names[id(parameter)] = name
-        for name, module, key in net.named_buffer_places():
+        for name, module, key in parts.buffers:
             self._buffers[id(module), key] = self.graph.buffer(name, int(module.buffer(key).size))
 
     def run(self, net: Module, shapes: Sequence[tuple[int, ...]]) -> int:

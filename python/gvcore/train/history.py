@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import os
 from typing import Any
 
 __all__ = ["History"]
@@ -29,9 +28,13 @@ class History:
         """Return the records as plain lists of dicts."""
         return {"epoch": [dict(r) for r in self.epoch], "step": [dict(r) for r in self.step]}
 
-    def to_json(self, path: str | Path) -> None:
+    def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write the records to a file as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
+        import json  # here, because it would cost every import of gvcore
+
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(self.to_dict(), file, indent=1)
+            file.write("\n")
 
     def __repr__(self) -> str:
         last = ", ".join(f"{k}={v:.4g}" for k, v in self.epoch[-1].items()) if self.epoch else "empty"

@@ -49,25 +49,29 @@ class _Plans:
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self._plans: dict[Any, Plan] = {}
         self._epoch = -1
-        self._signature: Any = None
+        self._structure: Any = None
         self._trained: tuple[bool, ...] = ()
-        self.dtype = net.dtype
+        self.dtype = np.dtype(np.float32)
+        self.look()
 
     def look(self) -> bool:
         """Compare the net with what it was; return False if its structure has changed."""
         if self._epoch == structure_epoch():
             return True
-        structure, trained = self.net.signature()
-        if self._signature is not None and structure != self._signature:
+        parts = self.net.inventory()
+        if self._structure is not None and parts.structure != self._structure:
             return False
-        self._signature, self._trained, self._epoch = structure, trained, structure_epoch()
-        self.dtype = self.net.dtype
+        self._keep(parts.structure, parts.trained, parts.dtype())
         return True
+
+    def _keep(self, structure: Any, trained: tuple[bool, ...], dtype: np.dtype[Any]) -> None:
+        self._structure, self._trained, self.dtype = structure, trained, dtype
+        self._epoch = structure_epoch()
 
     def forget(self) -> None:
         """Start again from the net as it is."""
         self._plans.clear()
-        self._signature = None
+        self._structure = None
         self.look()
 
     def get(self, batch: Batch, *, training: bool, stored: bool) -> Plan:
@@ -76,9 +80,9 @@ class _Plans:
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = self._make(batch, training, stored)
-            self._epoch = -1  # forward ran, and may have set attributes
-            structure, trained = self.net.signature()
-            self._signature, self._trained, self._epoch = structure, trained, structure_epoch()
+            if self._epoch != structure_epoch():  # forward ran, and has set attributes
+                self._structure = None
+                self.look()
         return plan
 
     def _make(self, batch: Batch, training: bool, stored: bool) -> Plan:
@@ -180,10 +184,10 @@ class TrainStep:
         self._accumulating: Plan | None = None
         self._request = _core.StepRequest()
         self._lock = threading.Lock()
-        self._plans.look()
-        optimizer.resolve([name for name, _ in net.named_parameters()])
+        names = list(net.inventory().parameters)
+        optimizer.resolve(names)
         self._state: list[NDArray[Any]] | None = None
-        self._counts = np.zeros(len(list(net.named_parameters())), np.int64)
+        self._counts = np.zeros(len(names), np.int64)
 
     @property
     def state(self) -> dict[str, Any]:
