@@ -24,6 +24,28 @@ void offsets(const kernels::Kernels<T>& k, index rows, index n, const T* x, inde
   for (index j = 0; j < n; ++j) shift[j] = T(total[j] / double(rows));
 }
 
+// The moments are doubles, too short for what a mean in double cannot hold. With T = double this
+// takes m2 once more, the blocks merged by their distances from the mean instead of by their
+// means, and leaves the mean of those distances in scratch + 3n. m, shift and c serve as scratch.
+template <class T>
+void refine(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, Range cols,
+            double* scratch) noexcept {
+  const index n = cols.size(), j = cols.first, rows = args.rows;
+  double *offset = scratch, *m2 = scratch + n, *unused = scratch + 2 * n, *rest = scratch + 3 * n;
+  double* counts = reinterpret_cast<double*>(args.c + j);
+  T *m = args.m + j, *ones = args.shift + j;
+  for (index i = 0; i < n; ++i) m[i] = T(args.mean[j + i]), ones[i] = T(1);
+  for (index r = 0; r < rows; r += kRowBlock) {
+    const index some = smaller(rows - r, kRowBlock);
+    const T* x = args.x + r * args.ldx + j;
+    k.bn_backward_sums(some, n, ones, 0, x, args.ldx, m, nullptr, nullptr, false, counts,
+                       r == 0 ? rest : offset);
+    for (index i = 0; i < n; ++i) (r == 0 ? rest : offset)[i] /= double(some);
+    if (rows > kRowBlock) k.moments(some, n, x, args.ldx, unused, r == 0 ? args.m2 + j : m2);
+    if (r > 0) k.moments_merge(n, r, rest, args.m2 + j, some, offset, m2);
+  }
+}
+
 }  // namespace
 
 template <class T>
@@ -46,14 +68,14 @@ void batchnorm_forward_panel(const kernels::Kernels<T>& k, const BatchNormForwar
   const index n = cols.size(), j = cols.first;
   if (n <= 0) return;
   batchnorm_moments_panel(k, args.rows, args.x, args.ldx, args.mean, args.m2, cols, scratch);
+  if constexpr (sizeof(T) == sizeof(double)) refine(k, args, cols, scratch);
   k.bn_coefficients(n, args.rows, args.mean + j, args.m2 + j, args.eps, at(args.gamma, j), at(args.beta, j),
                     args.m + j, args.shift + j, args.rstd + j, args.a + j, args.c + j);
   if constexpr (sizeof(T) == sizeof(double)) {
-    // The moments are doubles, too short for what m cannot hold when T is double as well.
-    offsets(k, args.rows, n, args.x + j, args.ldx, args.m + j, args.shift + j, scratch);
-    for (index i = j; i < cols.last; ++i) {
-      const T beta = args.beta ? args.beta[i] : T(0);
-      args.c[i] = beta - args.shift[i] * args.a[i];
+    const double* rest = scratch + 3 * n;
+    for (index i = 0; i < n; ++i) {
+      args.shift[j + i] = T(rest[i]);
+      args.c[j + i] = (args.beta ? args.beta[j + i] : T(0)) - T(rest[i]) * args.a[j + i];
     }
   }
   k.bn_apply(args.rows, n, args.x + j, args.ldx, args.m + j, args.a + j, args.c + j, args.relu,
