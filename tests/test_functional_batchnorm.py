@@ -355,6 +355,9 @@ def test_refuses_shapes(dtype):
     ):
         with rejected("batch_norm", ValueError):
             call()
+    for axis in (1.0, None, "1"):
+        with rejected("batch_norm", TypeError, out):
+            F.batch_norm(x, axis=axis, out=out)
     for empty in (np.ones((0, 3), dtype), np.ones((2, 0, 3), dtype)):
         with rejected("batch_norm", ValueError):
             F.batch_norm(empty)

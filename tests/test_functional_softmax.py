@@ -101,6 +101,9 @@ def test_refuses(name):
     for axis in (2, -3):
         with rejected(name, ValueError, x):
             f(x, axis=axis)
+    for axis in (1.0, None, "1"):
+        with rejected(name, TypeError):
+            f(x, axis=axis)
     with rejected(name, ValueError):
         f(np.ones(()))
 

@@ -6,6 +6,8 @@ straddle vectors, tiles and blocks and carry special values; "large" ones have e
 several threads take part.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -215,6 +217,15 @@ def test_instruction_sets_and_threads(name, dtype):
 def test_twice_the_same(name):
     a, b = (run(name, np.float32, CASES[name][2], False) for _ in range(2))
     assert [x.tobytes() for x in a] == [x.tobytes() for x in b]
+
+
+def test_callers_in_several_threads():
+    """The interpreter lock is released inside a kernel; calls do not share scratch memory."""
+    reference = [x.tobytes() for x in run("linear", np.float32, (700, 301, 257), False)]
+    for n in (1, 3):
+        with gv.threads(n), ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(run, "linear", np.float32, (700, 301, 257), False) for _ in range(16)]:
+                assert [x.tobytes() for x in future.result()] == reference
 
 
 def test_forced_settings_hold():
