@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def load_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             return _read(stream, name)
         try:
             with gzip.open(stream, "rb") as plain:
-                return _read(plain, name)
+                return _read(cast(IO[bytes], plain), name)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"[load_idx] expected a whole gzip file, got {name!r}: {error}") from error
 

@@ -56,7 +56,9 @@ class ModuleList(Module):
         return [module for _, module in self.children()][index]
 
     def forward(self, *inputs: Any) -> Any:
-        raise TypeError("[ModuleList] a list of modules cannot be called; call its modules, or use nn.Sequential")
+        raise TypeError(
+            "[ModuleList] a list of modules cannot be called; call its modules, or use nn.Sequential"
+        )
 
 
 class Sequential(ModuleList):

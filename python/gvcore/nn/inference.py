@@ -28,12 +28,15 @@ def as_input(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[An
     array = np.asarray(value)
     if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
         raise TypeError(
-            f"[{op}] expected {name} of dtype float16/32/64, integer or bool, got {array.dtype} of shape {array.shape}"
+            f"[{op}] expected {name} of dtype float16/32/64, integer or bool, got {array.dtype} "
+            f"of shape {array.shape}"
         )
     if array.ndim == 0:
         raise ValueError(f"[{op}] expected {name} of shape (batch, …), got a scalar")
     if array.ndim > 4:
-        raise ValueError(f"[{op}] expected {name} with at most 3 axes behind the batch, got shape {array.shape}")
+        raise ValueError(
+            f"[{op}] expected {name} with at most 3 axes behind the batch, got shape {array.shape}"
+        )
     return np.require(array, dtype, ["C", "A"])
 
 

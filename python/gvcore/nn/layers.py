@@ -120,7 +120,9 @@ class BatchNorm(Module):
         When a training batch has a single row.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True) -> None:
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
+    ) -> None:
         self.num_features = integer("BatchNorm", "num_features", num_features, at_least=1)
         self.eps = real("BatchNorm", "eps", eps, above=0.0)
         self.momentum = real("BatchNorm", "momentum", momentum, at_least=0.0, at_most=1.0)
@@ -173,7 +175,9 @@ class LayerNorm(Module):
 
     def forward(self, x: Value) -> Value:
         if x.trailing[-1:] != (self.num_features,):
-            raise ValueError(f"[layer_norm] expected x of shape (batch, …, {self.num_features}), got {x.shape!r}")
+            raise ValueError(
+                f"[layer_norm] expected x of shape (batch, …, {self.num_features}), got {x.shape!r}"
+            )
         t = x.trace
         return x.new(t.graph.layernorm(x.node, t.optional(self.weight), t.optional(self.bias), self.eps))
 
@@ -182,7 +186,9 @@ class LayerNorm(Module):
 
 
 class Dropout(Module):
-    r"""Set elements to 0 with probability p in training and divide the others by 1 - p (Srivastava et al. 2014).
+    r"""Set elements to 0 with probability p in training, and divide the others by 1 - p.
+
+    N. Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting", JMLR 2014.
 
     The mask is a function of seed, step and the element's place in the batch: it is the same on any number
     of threads.

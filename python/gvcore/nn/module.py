@@ -75,7 +75,8 @@ class Module:
             return buffers[name]
         if name == "training":
             raise AttributeError(
-                "[Module] a net has no training flag: forward is traced once for training and once for inference, "
+                "[Module] a net has no training flag: forward is traced once for training and "
+                "once for inference, "
                 "and nn.BatchNorm and nn.Dropout know which; net(x) is inference, TrainStep and Trainer train"
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -227,7 +228,9 @@ class Module:
         matched = [p for name, p in self.named_parameters() if fnmatch.fnmatchcase(name, pattern)]
         if not matched:
             names = ", ".join(name for name, _ in self.named_parameters())
-            raise ValueError(f"[{op}] expected a pattern that matches a parameter, got {pattern!r}; there are {names}")
+            raise ValueError(
+                f"[{op}] expected a pattern that matches a parameter, got {pattern!r}; there are {names}"
+            )
         for parameter in matched:
             parameter.requires_grad = trainable
         _structure += 1
@@ -263,7 +266,9 @@ class Module:
             If names or shapes do not fit; nothing has been written then.
         """
         if not isinstance(state, Mapping):
-            raise TypeError(f"[load_state_dict] expected a mapping of names to arrays, got {type(state).__name__}")
+            raise TypeError(
+                f"[load_state_dict] expected a mapping of names to arrays, got {type(state).__name__}"
+            )
         own: dict[str, NDArray[Any]] = {name: p.data for name, p in self.named_parameters()}
         own |= self.buffers()
         given = {k: v for k, v in state.items() if k.rpartition(".")[2] != "num_batches_tracked"}
@@ -271,7 +276,8 @@ class Module:
             missing, unknown = [k for k in own if k not in given], [k for k in given if k not in own]
             if missing or unknown:
                 raise ValueError(
-                    f"[load_state_dict] expected the names of the net, got missing {missing[:8]} and unknown {unknown[:8]}"
+                    f"[load_state_dict] expected the names of the net, got missing {missing[:8]} "
+                    f"and unknown {unknown[:8]}"
                 )
         ready = {}
         for name, value in given.items():
@@ -279,7 +285,9 @@ class Module:
                 continue
             array = np.asarray(value)
             if array.dtype.kind not in "fiub":
-                raise TypeError(f"[load_state_dict] expected {name} to be real numbers, got dtype {array.dtype}")
+                raise TypeError(
+                    f"[load_state_dict] expected {name} to be real numbers, got dtype {array.dtype}"
+                )
             if array.shape != own[name].shape:
                 raise ValueError(
                     f"[load_state_dict] expected {name} of shape {own[name].shape}, got {array.shape}"

@@ -92,7 +92,9 @@ class Parameter:
         if data is not None:
             array = np.asarray(data)
             if array.dtype.kind not in "fiub":
-                raise TypeError(f"[Parameter] expected data to be an array of real numbers, got {array.dtype}")
+                raise TypeError(
+                    f"[Parameter] expected data to be an array of real numbers, got {array.dtype}"
+                )
             self._dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
             self._shape = tuple(array.shape)
             flat = aligned_empty(array.size, self._dtype).reshape(array.shape)

@@ -68,7 +68,8 @@ class Trace:
         number = self._parameters.get(id(parameter))
         if number is None:
             raise ValueError(
-                "[trace] expected every nn.Parameter and module used in forward to be an attribute of the net, "
+                "[trace] expected every nn.Parameter and module used in forward to be an "
+                "attribute of the net, "
                 f"got one that is not: {parameter!r}; lists of modules belong in nn.ModuleList"
             )
         if id(parameter) in self._used:
@@ -109,7 +110,8 @@ class _Shape(tuple[Any, ...]):
 
 def _no_batch() -> NoReturn:
     raise TypeError(
-        "[trace] the size of the batch is not known in forward, which is traced once for batches of every size; "
+        "[trace] the size of the batch is not known in forward, which is traced once for "
+        "batches of every size; "
         "shape[1:] is known, nn.Flatten() and gvcore.functional.reshape keep the batch axis"
     )
 
@@ -145,7 +147,8 @@ class Value:
 
     def __bool__(self) -> bool:
         raise TypeError(
-            "[trace] forward is traced once and cannot branch on data; use gvcore.functional.relu and the like, "
+            "[trace] forward is traced once and cannot branch on data; use "
+            "gvcore.functional.relu and the like, "
             "or compute the condition before the call and pass it as part of x"
         )
 
@@ -157,19 +160,21 @@ class Value:
 
     def __getitem__(self, key: Any) -> Any:
         raise TypeError(
-            "[trace] a traced value cannot be indexed; pass the parts as separate arguments of forward, and join "
+            "[trace] a traced value cannot be indexed; pass the parts as separate arguments of "
+            "forward, and join "
             "them with gvcore.functional.concatenate"
         )
 
     def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
         raise TypeError(
-            "[trace] a traced value has no numbers yet, so NumPy cannot take it; use the functions of gvcore.functional"
+            "[trace] a traced value has no numbers yet, so NumPy cannot take it; use the "
+            "functions of gvcore.functional"
         )
 
     def __float__(self) -> float:
         raise TypeError("[trace] a traced value has no numbers yet; forward cannot use float() or int()")
 
-    __int__ = __float__  # type: ignore[assignment]
+    __int__ = __float__
 
     def _compare(self, other: Any) -> Any:
         raise TypeError("[trace] forward is traced once and cannot compare data; see gvcore.functional")
@@ -244,7 +249,9 @@ class Value:
     def __truediv__(self, other: Any) -> Any:
         if isinstance(other, numbers.Real):
             return self._binary("mul", 1.0 / float(other), False)
-        raise TypeError("[trace] division by a traced value or a parameter is not supported; multiply instead")
+        raise TypeError(
+            "[trace] division by a traced value or a parameter is not supported; multiply instead"
+        )
 
     def __neg__(self) -> Any:
         return self.new(self.trace.graph.affine(self.node, -1.0, 0.0))
@@ -270,15 +277,18 @@ def _number(value: Value, op: str, name: str, parameter: Any) -> int:
     if parameter is None:
         return -1
     if not isinstance(parameter, Parameter):
-        raise TypeError(f"[{op}] expected {name} to be an nn.Parameter in forward, got {type(parameter).__name__}")
+        raise TypeError(
+            f"[{op}] expected {name} to be an nn.Parameter in forward, got {type(parameter).__name__}"
+        )
     return value.trace.parameter(parameter)
 
 
 def _linear(x: Any, weight: Any, bias: Any = None) -> Value:
-    x = _traced("linear", x)
+    value = _traced("linear", x)
     if weight is None:
         raise TypeError("[linear] expected weight to be an nn.Parameter, got None")
-    return x.new(x.trace.graph.linear(x.node, _number(x, "linear", "weight", weight), _number(x, "linear", "bias", bias)))
+    w, b = _number(value, "linear", "weight", weight), _number(value, "linear", "bias", bias)
+    return value.new(value.trace.graph.linear(value.node, w, b))
 
 
 def _matmul(a: Any, b: Any) -> Value:
@@ -293,16 +303,18 @@ def _matmul(a: Any, b: Any) -> Value:
 
 
 def _reshape(x: Any, shape: Any) -> Value:
-    x = _traced("reshape", x)
+    value = _traced("reshape", x)
     sizes = [int(n) for n in shape]
-    total = int(np.prod(x.trailing, dtype=np.int64))
+    total = int(np.prod(value.trailing, dtype=np.int64))
     if sizes.count(-1) == 1:
         rest = int(np.prod([n for n in sizes if n != -1], dtype=np.int64))
         if rest and total % rest == 0:
             sizes[sizes.index(-1)] = total // rest
     if any(n < 0 for n in sizes):
-        raise ValueError(f"[reshape] expected sizes behind the batch that hold {total} elements, got {tuple(shape)}")
-    return x.new(x.trace.graph.reshape(x.node, sizes))
+        raise ValueError(
+            f"[reshape] expected sizes behind the batch that hold {total} elements, got {tuple(shape)}"
+        )
+    return value.new(value.trace.graph.reshape(value.node, sizes))
 
 
 def _concatenate(values: Any, axis: int = -1) -> Value:
@@ -320,21 +332,20 @@ def _softmax(log: bool) -> Callable[..., Value]:
     op = "log_softmax" if log else "softmax"
 
     def softmax(x: Any, *, axis: int = -1) -> Value:
-        x = _traced(op, x)
-        if axis not in (-1, x.ndim - 1):
+        value = _traced(op, x)
+        if axis not in (-1, value.ndim - 1):
             raise ValueError(f"[{op}] expected axis -1 in forward, got {axis}")
-        return x.new(x.trace.graph.softmax(x.node, log))
+        return value.new(value.trace.graph.softmax(value.node, log))
 
     return softmax
 
 
 def _activation(name: str, argument: str | None = None, default: float = 0.0) -> Callable[..., Value]:
     def activation(x: Any, **parameters: Any) -> Value:
-        x = _traced(name, x)
-        value = float(parameters.pop(argument, default)) if argument else 0.0
+        number = float(parameters.pop(argument, default)) if argument else 0.0
         if parameters:
             raise TypeError(f"[{name}] expected no argument {sorted(parameters)[0]!r} in forward")
-        return activate(x, name, value)
+        return activate(_traced(name, x), name, number)
 
     return activation
 

@@ -1,5 +1,8 @@
-"""What a training step accepts, made into what the plan takes: contiguous arrays of the net's dtype, labels as
-int64, one weight per sample. Everything is checked here or in the plan before anything is written."""
+"""What a training step accepts, made into what the plan takes.
+
+Contiguous arrays of the net's dtype, labels as int64, one weight per sample. Everything is checked here or
+in the plan before anything is written.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +102,8 @@ def fit_target(op: str, batch: Batch, output: tuple[int, ...], loss: Loss) -> No
         )
     if shape != output and not (output == (1,) and shape == ()) and not (output == () and shape == (1,)):
         raise ValueError(
-            f"[{kind}] expected a target of the shape of the prediction {('batch', *output)}, got {batch.target.shape}"
+            f"[{kind}] expected a target of the shape of the prediction {('batch', *output)}, "
+            f"got {batch.target.shape}"
         )
 
 
@@ -116,7 +120,8 @@ def loss_settings(loss: Any, labels: bool, output: tuple[int, ...]) -> dict[str,
             weight = np.full(columns, weight.item())
         if weight.shape != (columns,):
             raise ValueError(
-                f"[{settings['kind']}] expected {columns} weights, one for each column of the prediction, got {weight.size}"
+                f"[{settings['kind']}] expected {columns} weights, one for each column of the "
+                f"prediction, got {weight.size}"
             )
         settings["weight"] = weight.tolist()
     settings["labels"] = labels

@@ -35,7 +35,8 @@ def _python_loss(loss: Any, prediction: NDArray[Any], target: Any) -> tuple[floa
     value, gradient = float(result[0]), np.asarray(result[1])
     if gradient.shape != prediction.shape or gradient.dtype.kind not in "fiu":
         raise ValueError(
-            f"[loss] expected dprediction of shape {prediction.shape}, got {gradient.shape} of dtype {gradient.dtype}"
+            f"[loss] expected dprediction of shape {prediction.shape}, got {gradient.shape} of "
+            f"dtype {gradient.dtype}"
         )
     return value, np.require(gradient, prediction.dtype, ["C", "A"])
 
@@ -172,7 +173,9 @@ class TrainStep:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"[TrainStep] expected optimizer to be SGD, Adam or AdamW, got {optimizer!r}")
         if checkpoint_every is not None:
-            raise ValueError("[TrainStep] expected checkpoint_every to be None: recomputation is not available yet")
+            raise ValueError(
+                "[TrainStep] expected checkpoint_every to be None: recomputation is not available yet"
+            )
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.clip_norm = None if clip_norm is None else real("TrainStep", "clip_norm", clip_norm, above=0.0)
         self.seed = as_seed(seed)
@@ -191,7 +194,10 @@ class TrainStep:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The optimiser's state: ``velocity`` or ``exp_avg`` and ``exp_avg_sq`` by name, as views, and ``updates``."""
+        """The optimiser's state: ``velocity``, or ``exp_avg`` and ``exp_avg_sq``, by name; and ``updates``.
+
+        The arrays are views, of the shapes of the parameters; there are none before the first step.
+        """
         names = {"sgd": ["velocity"], "adam": ["exp_avg", "exp_avg_sq"]}[self.optimizer.native()["kind"]]
         result: dict[str, Any] = {"updates": self._counts}
         for name, flat in zip(names, self._state or [], strict=False):
@@ -251,7 +257,8 @@ class TrainStep:
         """Train on a batch that has been converted already."""
         if not self._plans.look():
             raise ValueError(
-                "[TrainStep] expected the structure of the net to stay as it was, got a net with other modules, "
+                "[TrainStep] expected the structure of the net to stay as it was, got a net "
+                "with other modules, "
                 "parameters or settings; make a new TrainStep"
             )
         stored = self.clip_norm is not None or accumulate or self._accumulating is not None
@@ -259,7 +266,8 @@ class TrainStep:
         self._plans.check("TrainStep", batch, plan)
         if self._accumulating is not None and self._accumulating is not plan:
             raise ValueError(
-                "[TrainStep] expected batches of one shape, and the same trained parameters, while accumulating"
+                "[TrainStep] expected batches of one shape, and the same trained parameters, "
+                "while accumulating"
             )
         core = self._bound(plan)
         request = self._request
@@ -269,7 +277,9 @@ class TrainStep:
         request.commit_statistics = True
         request.seed, request.step = self.seed, self.calls
         if isinstance(self.loss, Loss):
-            loss, norm, self.workers = core.step(batch.inputs, batch.target, batch.sample_weight, batch.order, request)
+            loss, norm, self.workers = core.step(
+                batch.inputs, batch.target, batch.sample_weight, batch.order, request
+            )
         else:
             loss, norm, self.workers = self._split(core, batch, request)
         self.gradient_norm = norm if self.clip_norm is not None and not accumulate else None
@@ -308,8 +318,8 @@ def value_and_grad(net: Module, loss: Any) -> Callable[..., tuple[float, dict[st
     Returns
     -------
     callable
-        ``f(x, y, *, training=True, seed=None) -> (loss, {name: gradient})``. With ``training=True`` batch norm
-        uses the batch's statistics and updates the running ones, and dropout drops by `seed`; with False
+        ``f(x, y, *, training=True, seed=None) -> (loss, {name: gradient})``. With ``training=True`` batch
+        norm uses the batch's statistics and updates the running ones, and dropout drops by `seed`; with False
         neither. The gradients are copies, by dotted name, of the trained parameters. Values that are not
         finite are returned as they are; the running statistics are not updated then.
 

@@ -44,7 +44,9 @@ def _metrics(given: Any) -> list[tuple[str, Metric]]:
         elif metric in _METRICS:
             found.append((metric, _METRICS[metric]))
         else:
-            raise ValueError(f"[fit] expected metrics among {', '.join(_METRICS)} or functions, got {metric!r}")
+            raise ValueError(
+                f"[fit] expected metrics among {', '.join(_METRICS)} or functions, got {metric!r}"
+            )
     return found
 
 
@@ -181,7 +183,8 @@ class Trainer:
             self.step.optimizer = self.step.optimizer.with_total_steps(self.step.updates + epochs * len(cuts))
         for _ in range(epochs):
             self._epoch(data, rows, cuts, shuffle, held, measures)
-            if any([callback(self) is True for callback in callbacks]):
+            answers = [callback(self) for callback in callbacks]
+            if any(answer is True for answer in answers):
                 break
         return self.history
 
@@ -200,7 +203,9 @@ class Trainer:
         measures: list[tuple[str, Metric]],
     ) -> None:
         began = time.perf_counter()
-        order = rows[_core.permutation(len(rows), self.seed, _SHUFFLE_SITE + self._epochs)] if shuffle else rows
+        order = (
+            rows[_core.permutation(len(rows), self.seed, _SHUFFLE_SITE + self._epochs)] if shuffle else rows
+        )
         batch = Batch(data.inputs, data.target, data.labels, data.sample_weight)
         total, rate = 0.0, 0.0
         for first, last in cuts:
@@ -221,7 +226,11 @@ class Trainer:
         self.history.epoch.append(record)
 
     def _measure(
-        self, inputs: list[NDArray[Any]], target: NDArray[Any], measures: list[tuple[str, Metric]], prefix: str
+        self,
+        inputs: list[NDArray[Any]],
+        target: NDArray[Any],
+        measures: list[tuple[str, Metric]],
+        prefix: str,
     ) -> dict[str, float]:
         prediction = self.net(*inputs)
         return {prefix + name: float(metric(prediction, target)) for name, metric in measures}
