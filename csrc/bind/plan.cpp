@@ -131,7 +131,7 @@ template <class T> class Plan {
   py::tuple step(const py::list& inputs, const py::object& target, const py::object& sample_weight,
                  const py::object& order, const StepRequest& request) {
     const Busy busy(executor_->busy());
-    BatchSource<T> source;
+    BatchSource<T>& source = source_;  // kept, so that a step allocates nothing
     load(source, inputs, order);
     load_target(source, target, sample_weight);
     return run(source, request);
@@ -191,6 +191,10 @@ template <class T> class Plan {
   void load(BatchSource<T>& source, const py::list& inputs, const py::object& order) {
     const Graph& g = executor_->graph();
     index samples = -1;
+    source.inputs.clear();
+    source.order = source.labels = nullptr;
+    source.target = nullptr;
+    source.sample_weight = nullptr;
     for (std::size_t i = 0; i < g.inputs().size(); ++i) {
       const auto a = py::reinterpret_borrow<py::array>(inputs[i]);
       const index n = a.shape(0);
@@ -255,6 +259,7 @@ template <class T> class Plan {
 
   std::unique_ptr<LossSettings> loss_;
   std::unique_ptr<Executor<T>> executor_;
+  BatchSource<T> source_;
   py::tuple keep_;
   index samples_ = 0, rows_between_ = -1;
 };
