@@ -1,5 +1,5 @@
-// gemm.cpp — blocking as in Goto & van de Geijn 2008: a panel of B (depth x 128 bytes) stays in
-// L1 while the rows of A pass, the packed blocks of A and B stay in L2. Between two blocks of k
+// gemm.cpp — blocking as in Goto & van de Geijn 2008: a panel of B (depth x 128 bytes) stays near
+// while the rows of A pass, the packed blocks of A and B stay in L2. Between two blocks of k
 // the chain of FMAs is carried in C, so that the blocking never shows in the bits.
 #include "gemm.h"
 
@@ -10,9 +10,9 @@ namespace {
 
 template <class T> constexpr index kLine = 64 / index(sizeof(T));    // elements of a cache line
 template <class T> constexpr index kPanel = 128 / index(sizeof(T));  // columns of a panel of B
-constexpr index kDepth = 256;  // longest block of k: a panel of B takes 32 KiB
+constexpr index kDepth = 512;  // longest block of k: deeper ones move C less often, and B streams from L2
 constexpr index kRows = 72;    // most rows of A in a block
-constexpr index kPanels = 16;  // most panels of B in a block
+constexpr index kPanels = 8;   // most panels of B in a block
 constexpr index kPartialRows = 128, kPartialPanels = 4;      // largest block of partial products
 template <class T> constexpr index kFewRows = 4 * kLine<T>;  // most rows of C found transposed,
 constexpr index kSwapColumns = 512;                          // and so many columns at a time
