@@ -6,7 +6,7 @@ from typing import Any
 
 from gvcore import _core
 from gvcore._settings import choice, real
-from gvcore.functional.tracing import FloatArray, ndarray, refuse_traced, traced_call
+from gvcore.functional._tracing import FloatArray, ndarray, refuse_traced, traced_call
 
 __all__ = [
     "activation_backward",

@@ -11,8 +11,8 @@ from typing import Any
 
 from gvcore import _core
 from gvcore._settings import real
-from gvcore.functional.checks import reduction_name
-from gvcore.functional.tracing import FloatArray, refuse_traced
+from gvcore.functional._checks import reduction_name
+from gvcore.functional._tracing import FloatArray, refuse_traced
 
 __all__ = [
     "binary_cross_entropy_with_logits",

@@ -7,8 +7,8 @@ import operator
 import numpy as np
 
 from gvcore import _core
-from gvcore.functional.checks import nonnegative
-from gvcore.functional.tracing import FloatArray, ndarray, refuse_traced, traced_call
+from gvcore.functional._checks import nonnegative
+from gvcore.functional._tracing import FloatArray, ndarray, refuse_traced, traced_call
 
 __all__ = [
     "batch_norm",

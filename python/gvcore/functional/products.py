@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gvcore import _core
-from gvcore.functional.tracing import FloatArray, ndarray, refuse_traced, traced_call
+from gvcore.functional._tracing import FloatArray, ndarray, refuse_traced, traced_call
 
 __all__ = ["concatenate", "linear", "linear_backward", "matmul", "reshape"]
 

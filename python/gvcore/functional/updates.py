@@ -9,8 +9,8 @@ from typing import Any
 
 from gvcore import _core
 from gvcore._settings import integer, real
-from gvcore.functional.checks import flag, fraction, nonnegative
-from gvcore.functional.tracing import FloatArray, ndarray, refuse_traced
+from gvcore.functional._checks import flag, fraction, nonnegative
+from gvcore.functional._tracing import FloatArray, ndarray, refuse_traced
 
 __all__ = ["adam_update", "clip_grad_norm", "sgd_update"]
 
