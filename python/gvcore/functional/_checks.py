@@ -6,6 +6,7 @@ Only the common case is decided here; every other one is left to `gvcore._settin
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any
 
 from gvcore._settings import boolean, choice, real
@@ -25,6 +26,15 @@ def fraction(op: str, name: str, value: Any) -> float:
     if type(value) is float and 0.0 <= value < 1.0:
         return value
     return real(op, name, value, at_least=0, below=1)
+
+
+def whole(op: str, name: str, value: Any) -> int:
+    """Return an integer of either sign."""
+    if type(value) is int:
+        return value
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"[{op}] expected {name} to be an integer, got {value!r}")
+    return int(value)
 
 
 def flag(op: str, name: str, value: Any) -> bool:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 
 from gvcore import _core
-from gvcore.functional._checks import nonnegative
+from gvcore.functional._checks import nonnegative, whole
 from gvcore.functional._tracing import FloatArray, ndarray, refuse_traced, traced_call
 
 __all__ = [
@@ -76,7 +74,7 @@ def batch_norm(
     if type(x) is not ndarray:
         refuse_traced("batch_norm", "nn.BatchNorm", x)
     eps = nonnegative("batch_norm", "eps", eps)
-    return _f.batch_norm(x, gamma, beta, eps, operator.index(axis), out)  # type: ignore[no-any-return]
+    return _f.batch_norm(x, gamma, beta, eps, whole("batch_norm", "axis", axis), out)  # type: ignore[no-any-return]
 
 
 def batch_norm_backward(
@@ -127,7 +125,7 @@ def batch_norm_backward(
     (True, [3.0])
     """
     refuse_traced("batch_norm_backward", _GRADIENTS, dy, x)
-    return _f.batch_norm_backward(dy, x, mean, rstd, gamma, operator.index(axis))  # type: ignore[no-any-return]
+    return _f.batch_norm_backward(dy, x, mean, rstd, gamma, whole("batch_norm_backward", "axis", axis))  # type: ignore[no-any-return]
 
 
 def batch_norm_inference(
@@ -179,7 +177,7 @@ def batch_norm_inference(
         refuse_traced("batch_norm_inference", "nn.BatchNorm", x)
     eps = nonnegative("batch_norm_inference", "eps", eps)
     return _f.batch_norm_inference(  # type: ignore[no-any-return]
-        x, running_mean, running_var, gamma, beta, eps, operator.index(axis), out
+        x, running_mean, running_var, gamma, beta, eps, whole("batch_norm_inference", "axis", axis), out
     )
 
 
@@ -311,7 +309,7 @@ def softmax(x: FloatArray, *, axis: int = -1) -> FloatArray:
         traced = traced_call("softmax", (x,), {"axis": axis})
         if traced is not NotImplemented:
             return traced  # type: ignore[no-any-return]
-    return _f.softmax(x, operator.index(axis))  # type: ignore[no-any-return]
+    return _f.softmax(x, whole("softmax", "axis", axis))  # type: ignore[no-any-return]
 
 
 def log_softmax(x: FloatArray, *, axis: int = -1) -> FloatArray:
@@ -346,4 +344,4 @@ def log_softmax(x: FloatArray, *, axis: int = -1) -> FloatArray:
         traced = traced_call("log_softmax", (x,), {"axis": axis})
         if traced is not NotImplemented:
             return traced  # type: ignore[no-any-return]
-    return _f.log_softmax(x, operator.index(axis))  # type: ignore[no-any-return]
+    return _f.log_softmax(x, whole("log_softmax", "axis", axis))  # type: ignore[no-any-return]

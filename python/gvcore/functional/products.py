@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from gvcore import _core
+from gvcore.functional._checks import whole
 from gvcore.functional._tracing import FloatArray, ndarray, refuse_traced, traced_call
 
 __all__ = ["concatenate", "linear", "linear_backward", "matmul", "reshape"]
@@ -172,7 +172,7 @@ def concatenate(arrays: Sequence[Any], *, axis: int = -1) -> Any:
     traced = traced_call("concatenate", (arrays,), {"axis": axis})
     if traced is not NotImplemented:
         return traced
-    axis = operator.index(axis)
+    axis = whole("concatenate", "axis", axis)
     if not arrays:
         raise ValueError("[concatenate] expected at least one array, got none")
     for i, array in enumerate(arrays):
@@ -224,7 +224,7 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Any:
     (5, 6)
     """
     given = [shape] if isinstance(shape, (int, np.integer)) else list(shape)
-    sizes = tuple(operator.index(n) for n in given)
+    sizes = tuple(whole("reshape", "shape", n) for n in given)
     traced = traced_call("reshape", (x, sizes), {})
     if traced is not NotImplemented:
         return traced
