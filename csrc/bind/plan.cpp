@@ -6,6 +6,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "../plan/executor.h"
@@ -137,6 +138,45 @@ template <class T> class Plan {
     return run(source, request);
   }
 
+  // Steps on the batches order[cuts[i] : cuts[i + 1]], i = 0, 1, …, with their rates, until `seconds`
+  // have passed or a step fails; losses[i] is filled in. Returns how many steps were done; the step
+  // that failed raises in the next call, where it is the first, with everything as before it.
+  index steps(const py::list& inputs, const py::object& target, const py::object& sample_weight, const py::object& order,
+              const py::object& cuts, const py::object& rates, const py::object& losses, StepRequest request, double seconds) {
+    const Busy busy(executor_->busy());
+    BatchSource<T>& source = source_;
+    load(source, inputs, order);
+    load_target(source, target, sample_weight);
+    const index n = py::reinterpret_borrow<py::array>(rates).size(), rows = source.rows;
+    const std::int64_t* cut = memory<std::int64_t>(cuts, "cuts", false, n + 1);
+    const double* rate = memory<double>(rates, "rates", false, n);
+    double* loss = memory<double>(losses, "losses", true, n);
+    for (index i = 0; i < n; ++i)
+      if (cut[i] < 0 || cut[i] >= cut[i + 1] || cut[i + 1] > rows) throw py::value_error("[plan] expected ascending cuts within the order");
+    const std::int64_t* whole = source.order;
+    if (!whole) throw py::value_error("[plan] expected an order");
+    index done = 0;
+    StepResult result;
+    {
+      const py::gil_scoped_release released;
+      const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+      for (; done < n; ++done, ++request.step) {
+        source.order = whole + cut[done];
+        source.rows = cut[done + 1] - cut[done];
+        request.lr = rate[done];
+        result = executor_->run(source, request);
+        if (result.status != Status::ok) break;
+        loss[done] = result.loss;
+        if (done + 1 < n && std::chrono::steady_clock::now() > end) {
+          ++done;
+          break;
+        }
+      }
+    }
+    if (result.status != Status::ok && done == 0) refuse(result);
+    return done;
+  }
+
   // The first half of a step whose loss is written in Python: returns the prediction.
   py::array_t<T> forward(const py::list& inputs, const py::object& order, StepRequest request) {
     const Busy busy(executor_->busy());
@@ -234,12 +274,16 @@ template <class T> class Plan {
       const py::gil_scoped_release released;
       result = executor_->run(source, request);
     }
+    refuse(result);
+    return py::make_tuple(result.loss, result.gradient_norm, result.workers);
+  }
+
+  void refuse(const StepResult& result) const {
     if (result.status == Status::loss_not_finite)
       fail("[TrainStep] expected a finite loss, got " + std::string(py::str(py::float_(result.loss))));
     if (result.status == Status::gradient_not_finite)
       fail("[clip_grad_norm] expected a finite gradient norm, got " + std::string(py::str(py::float_(result.gradient_norm))) +
            ": the first non-finite gradient is that of " + first_bad_gradient());
-    return py::make_tuple(result.loss, result.gradient_norm, result.workers);
   }
 
   [[noreturn]] static void fail(const std::string& what) {
@@ -272,6 +316,7 @@ template <class T> void register_plan_of(py::module_& m, const char* name) {
       .def("bind", &P::bind, py::arg("parameters"), py::arg("buffers"), py::arg("state"), py::arg("updates"))
       .def("infer", &P::infer)
       .def("step", &P::step)
+      .def("steps", &P::steps)
       .def("forward", &P::forward)
       .def("backward", &P::backward)
       .def("gradients", &P::gradients)

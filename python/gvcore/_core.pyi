@@ -93,6 +93,18 @@ class _Plan:
         order: NDArray[np.int64] | None,
         request: StepRequest,
     ) -> tuple[float, float, int]: ...
+    def steps(
+        self,
+        inputs: list[NDArray[Any]],
+        target: NDArray[Any],
+        sample_weight: NDArray[np.float64] | None,
+        order: NDArray[np.int64],
+        cuts: NDArray[np.int64],
+        rates: NDArray[np.float64],
+        losses: NDArray[np.float64],
+        request: StepRequest,
+        seconds: float,
+    ) -> int: ...
     def forward(
         self, inputs: list[NDArray[Any]], order: NDArray[np.int64] | None, request: StepRequest
     ) -> NDArray[Any]: ...

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -255,27 +257,10 @@ class TrainStep:
 
     def run(self, batch: Batch, *, lr: float | None = None, accumulate: bool = False) -> float:
         """Train on a batch that has been converted already."""
-        if not self._plans.look():
-            raise ValueError(
-                "[TrainStep] expected the structure of the net to stay as it was, got a net "
-                "with other modules, "
-                "parameters or settings; make a new TrainStep"
-            )
         stored = self.clip_norm is not None or accumulate or self._accumulating is not None
-        plan = self._plans.get(batch, training=True, stored=stored)
-        self._plans.check("TrainStep", batch, plan)
-        if self._accumulating is not None and self._accumulating is not plan:
-            raise ValueError(
-                "[TrainStep] expected batches of one shape, and the same trained parameters, "
-                "while accumulating"
-            )
+        plan = self._ready(batch, stored=stored)
         core = self._bound(plan)
-        request = self._request
-        request.lr = self.optimizer.lr_at(self.updates) if lr is None else lr
-        request.clip_norm = self.clip_norm or 0.0
-        request.update, request.accumulate = not accumulate, accumulate
-        request.commit_statistics = True
-        request.seed, request.step = self.seed, self.calls
+        request = self._describe(self.optimizer.lr_at(self.updates) if lr is None else lr, accumulate)
         if isinstance(self.loss, Loss):
             loss, norm, self.workers = core.step(
                 batch.inputs, batch.target, batch.sample_weight, batch.order, request
@@ -287,6 +272,73 @@ class TrainStep:
         self.updates += not accumulate
         self._accumulating = plan if accumulate else None
         return float(loss)
+
+    def _ready(self, batch: Batch, *, stored: bool) -> Plan:
+        """Return the plan for a batch, after checking that it and the net fit."""
+        if not self._plans.look():
+            raise ValueError(
+                "[TrainStep] expected the structure of the net to stay as it was, got a net with other "
+                "modules, parameters or settings; make a new TrainStep"
+            )
+        plan = self._plans.get(batch, training=True, stored=stored)
+        self._plans.check("TrainStep", batch, plan)
+        if self._accumulating is not None and self._accumulating is not plan:
+            raise ValueError(
+                "[TrainStep] expected batches of one shape, and the same trained parameters, while "
+                "accumulating"
+            )
+        return plan
+
+    def _describe(self, lr: float, accumulate: bool) -> Any:
+        request = self._request
+        request.lr = lr
+        request.clip_norm = self.clip_norm or 0.0
+        request.update, request.accumulate = not accumulate, accumulate
+        request.commit_statistics = True
+        request.seed, request.step = self.seed, self.calls
+        return request
+
+    def run_many(
+        self,
+        batch: Batch,
+        cuts: NDArray[np.int64],
+        rates: NDArray[np.float64],
+        losses: NDArray[np.float64],
+        seconds: float,
+    ) -> int:
+        """Train on the batches ``batch.order[cuts[i]:cuts[i + 1]]`` with their rates for about `seconds`.
+
+        Returns how many steps were done; ``losses`` is filled in as far. A step that fails ends the call if
+        others came before it, and raises if it is the first.
+        """
+        if not isinstance(self.loss, Loss) or len(rates) == 0:
+            order = batch.order
+            assert order is not None
+            end = time.perf_counter() + seconds
+            done = 0
+            while done < len(rates):
+                part = replace(batch, order=order[cuts[done] : cuts[done + 1]])
+                losses[done] = self.run(part, lr=float(rates[done]))
+                done += 1
+                if time.perf_counter() > end:
+                    break
+            return done
+        plan = self._ready(batch, stored=self.clip_norm is not None)
+        request = self._describe(float(rates[0]), False)
+        done = self._bound(plan).steps(
+            batch.inputs,
+            batch.target,
+            batch.sample_weight,
+            batch.order,
+            cuts,
+            rates,
+            losses,
+            request,
+            seconds,
+        )
+        self.calls += done
+        self.updates += done
+        return int(done)
 
     def _split(self, core: Any, batch: Batch, request: Any) -> tuple[float, float, int]:
         if batch.sample_weight is not None:
