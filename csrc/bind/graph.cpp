@@ -61,6 +61,7 @@ void register_graph(py::module_& m) {
       .def("reshape", [](Graph& g, NodeId x, const std::vector<gv::index>& s) { return g.reshape(x, shape_of(s)); })
       .def("concatenate", &Graph::concatenate)
       .def("output", &Graph::output)
+      .def("tap", &Graph::tap)
       .def("shape", &trailing)
       .def_property_readonly("nodes", [](const Graph& g) { return g.nodes().size(); })
       .def_property_readonly("outputs", [](const Graph& g) { return g.outputs(); })

@@ -225,6 +225,27 @@ template <class T> class Plan {
     return result;
   }
 
+  // Of each tapped value: a copy of it and of the gradient with respect to it (None if there is none),
+  // as of the last step, which had `rows` samples.
+  py::list taps(index rows) const {
+    const Busy busy(executor_->busy());
+    py::list result;
+    const Graph& g = executor_->graph();
+    for (index i = 0; i < executor_->taps(); ++i) {
+      const Shape& s = g.node(g.taps()[std::size_t(i)]).shape;
+      std::vector<index> sizes{rows};
+      sizes.insert(sizes.end(), s.sizes.begin(), s.sizes.begin() + s.rank);
+      const auto copy = [&](const T* from) -> py::object {
+        if (!from) return py::none();
+        py::array_t<T> to(sizes);
+        std::copy_n(from, to.size(), to.mutable_data());
+        return std::move(to);
+      };
+      result.append(py::make_tuple(copy(executor_->tap_value(i)), copy(executor_->tap_gradient(i))));
+    }
+    return result;
+  }
+
   Executor<T>& executor() { return *executor_; }
 
  private:
@@ -320,6 +341,7 @@ template <class T> void register_plan_of(py::module_& m, const char* name) {
       .def("forward", &P::forward)
       .def("backward", &P::backward)
       .def("gradients", &P::gradients)
+      .def("taps", &P::taps)
       .def("forget_accumulated", [](P& p) { p.executor().forget_accumulated(); })
       .def_property_readonly("has_accumulated", [](P& p) { return p.executor().has_accumulated(); })
       .def_property_readonly("flat_size", [](P& p) { return p.executor().flat_size(); })

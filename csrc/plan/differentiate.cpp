@@ -34,6 +34,11 @@ template <class T> void Lowering<T>::backward() {
   facts(graph_.outputs()[0]).gradient = program_.seed_gradient;
   for (NodeId id = NodeId(facts_.size()) - 1; id >= 0; --id)
     if (facts(id).needs_gradient && facts(id).gradient >= 0) differentiate(id);
+  for (NodeId id : graph_.taps()) {
+    const TensorId gradient = facts(id).gradient;
+    program_.tap_gradients.push_back(gradient);
+    if (gradient >= 0) program_.tensors[std::size_t(gradient)].place = Place::kept;
+  }
 }
 
 template <class T> void Lowering<T>::differentiate(NodeId id) {

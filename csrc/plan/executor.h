@@ -56,6 +56,12 @@ template <class T> class Executor {
   const Graph& graph() const { return graph_; }
   const Options& options() const { return options_; }
   const T* output(index i = 0) const { return address<T>(program_.outputs[std::size_t(i)]); }
+  index taps() const { return index(program_.tap_values.size()); }
+  const T* tap_value(index i) const { return address<T>(program_.tap_values[std::size_t(i)]); }
+  const T* tap_gradient(index i) const {  // null where the loss does not depend on it
+    const TensorId id = program_.tap_gradients[std::size_t(i)];
+    return id >= 0 ? address<T>(id) : nullptr;
+  }
   T* seed_gradient() { return address<T>(program_.seed_gradient); }
   // The gradient of a parameter after a run with request.update == false; null if frozen.
   const T* gradient(int parameter) const;

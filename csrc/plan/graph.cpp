@@ -86,6 +86,8 @@ NodeId Graph::input(Shape shape) {
 
 void Graph::output(NodeId x) { outputs_.push_back(x); }
 
+void Graph::tap(NodeId x) { taps_.push_back(x); }
+
 bool Graph::has_batchnorm() const {
   return std::any_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.op == Op::batchnorm; });
 }

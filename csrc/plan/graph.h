@@ -90,11 +90,13 @@ class Graph {
   NodeId reshape(NodeId x, Shape shape);
   NodeId concatenate(const std::vector<NodeId>& parts, int axis);
   void output(NodeId x);
+  void tap(NodeId x);  // keep its value, and the gradient with respect to it, to be looked at after a step
 
   const Node& node(NodeId id) const { return nodes_[std::size_t(id)]; }
   const std::vector<Node>& nodes() const { return nodes_; }
   const std::vector<NodeId>& inputs() const { return inputs_; }
   const std::vector<NodeId>& outputs() const { return outputs_; }
+  const std::vector<NodeId>& taps() const { return taps_; }
   const std::vector<ParameterInfo>& parameters() const { return parameters_; }
   const std::vector<BufferInfo>& buffers() const { return buffers_; }
   bool has_batchnorm() const;
@@ -105,7 +107,7 @@ class Graph {
   void check_vector(const char* op, const char* what, int parameter, index size) const;
 
   std::vector<Node> nodes_;
-  std::vector<NodeId> inputs_, outputs_;
+  std::vector<NodeId> inputs_, outputs_, taps_;
   std::vector<ParameterInfo> parameters_;
   std::vector<BufferInfo> buffers_;
   int dropout_sites_ = 0;

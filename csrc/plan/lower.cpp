@@ -43,6 +43,7 @@ template <class T> void Lowering<T>::find_folds() {
       user[std::size_t(in)] = NodeId(i);
     }
   for (NodeId out : graph_.outputs()) facts(out).uses += 2;
+  for (NodeId tap : graph_.taps()) facts(tap).uses += 2;
   if (!options_.fuse) return;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (nodes[i].op != Op::batchnorm) continue;
@@ -65,11 +66,12 @@ template <class T> void Lowering<T>::find_folds() {
 }
 
 template <class T> void Lowering<T>::find_needs() {
+  for (NodeId tap : graph_.taps()) facts(tap).needs_gradient = true;
   for (std::size_t i = 0; i < facts_.size(); ++i) {
     const Node& n = graph_.nodes()[i];
     bool needs = trainable(n.parameters[0]) || trainable(n.parameters[1]);
     for (NodeId in : n.inputs) needs |= facts(in).needs_gradient;
-    facts_[i].needs_gradient = needs;
+    facts_[i].needs_gradient |= needs;
   }
 }
 
@@ -84,6 +86,10 @@ template <class T> void Lowering<T>::forward() {
   for (NodeId id = 0; id < NodeId(facts_.size()); ++id) lower(id);
   for (NodeId id : graph_.outputs()) {
     program_.outputs.push_back(value(id));
+    program_.tensors[std::size_t(value(id))].place = Place::kept;
+  }
+  for (NodeId id : graph_.taps()) {
+    program_.tap_values.push_back(value(id));
     program_.tensors[std::size_t(value(id))].place = Place::kept;
   }
 }

@@ -41,6 +41,7 @@ template <class T> struct Program {
   int forward_phases = 0, phase_count = 0;
 
   std::vector<TensorId> inputs, outputs;
+  std::vector<TensorId> tap_values, tap_gradients;  // -1 where the loss does not depend on it
   std::vector<TensorId> gradients;  // by parameter; -1: none, or updated inside
   std::vector<BatchStatistics> statistics;
   TensorId seed_gradient = -1;      // gradient of the first output, where backward starts

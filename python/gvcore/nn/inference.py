@@ -43,9 +43,12 @@ def as_input(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[An
 class Recorded:
     """A net's ``forward``, traced for inputs of these trailing shapes."""
 
-    def __init__(self, net: Module, shapes: tuple[tuple[int, ...], ...]) -> None:
+    def __init__(
+        self, net: Module, shapes: tuple[tuple[int, ...], ...], *, calls: list[Any] | None = None
+    ) -> None:
         parts = net.inventory()
         trace = Trace(parts)
+        trace.calls = calls
         self.outputs = trace.run(net, shapes)
         self.graph = trace.graph
         self.dtype = parts.dtype()

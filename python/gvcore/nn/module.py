@@ -106,7 +106,10 @@ class Module:
             If an input has the wrong dtype or shape.
         """
         if inputs and isinstance(inputs[0], trace.Value):
-            return self.forward(*inputs)
+            result = self.forward(*inputs)
+            if (calls := inputs[0].trace.calls) is not None:
+                calls.append((self, inputs[0], result))
+            return result
         runner = self.__dict__.get("_inference")
         if runner is None:
             runner = Inference(self)

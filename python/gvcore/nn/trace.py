@@ -33,6 +33,7 @@ class Trace:
 
     def __init__(self, parts: Inventory) -> None:
         self.graph = _core.Graph()
+        self.calls: list[tuple[Module, Value, Any]] | None = None  # a list is filled with every call
         self._names: dict[int, str] = {}
         self._parameters: dict[int, int] = {}
         self._used: set[int] = set()
