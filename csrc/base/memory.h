@@ -27,6 +27,8 @@ class Buffer {
   index size_ = 0;
 };
 
-inline index aligned(index bytes) { return (bytes + Buffer::kAlignment - 1) / Buffer::kAlignment * Buffer::kAlignment; }
+inline index aligned(index bytes) {
+  return (bytes + Buffer::kAlignment - 1) / Buffer::kAlignment * Buffer::kAlignment;
+}
 
 }  // namespace gv

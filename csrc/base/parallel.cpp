@@ -40,7 +40,8 @@ int cgroup_quota() {
   double quota = 0, period = 0;
   char text[64] = "";
   if (std::FILE* f = std::fopen("/sys/fs/cgroup/cpu.max", "r")) {
-    if (std::fscanf(f, "%63s %lf", text, &period) == 2 && std::strcmp(text, "max") != 0) quota = std::atof(text);
+    if (std::fscanf(f, "%63s %lf", text, &period) == 2 && std::strcmp(text, "max") != 0)
+      quota = std::atof(text);
     std::fclose(f);
   } else {
     const auto number = [](const char* path) {

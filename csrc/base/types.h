@@ -13,7 +13,17 @@ enum class DType : std::uint8_t { f32, f64 };
 
 // The order is the order of gv::kActivationNames in ops/activation.cpp.
 enum class Activation : std::uint8_t {
-  identity, relu, leaky_relu, elu, selu, gelu, gelu_tanh, silu, softplus, tanh, sigmoid
+  identity,
+  relu,
+  leaky_relu,
+  elu,
+  selu,
+  gelu,
+  gelu_tanh,
+  silu,
+  softplus,
+  tanh,
+  sigmoid
 };
 
 // Same bits for every thread count and instruction set: the order of every sum is fixed here.

@@ -33,5 +33,6 @@ void register_config(py::module_& m) {
         });
         return team;
       },
-      py::call_guard<py::gil_scoped_release>(), "The size of the team that a region of so many workers really gets.");
+      py::call_guard<py::gil_scoped_release>(),
+      "The size of the team that a region of so many workers really gets.");
 }

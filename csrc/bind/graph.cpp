@@ -15,7 +15,8 @@ namespace {
 Shape shape_of(const std::vector<index>& sizes) {
   Shape shape;
   if (sizes.size() > shape.sizes.size())
-    throw std::invalid_argument("[trace] expected at most 3 axes behind the batch, got " + std::to_string(sizes.size()));
+    throw std::invalid_argument("[trace] expected at most 3 axes behind the batch, got " +
+                                std::to_string(sizes.size()));
   shape.rank = int(sizes.size());
   std::copy(sizes.begin(), sizes.end(), shape.sizes.begin());
   return shape;
@@ -26,7 +27,9 @@ std::vector<index> trailing(const Graph& g, NodeId id) {
   return {s.sizes.begin(), s.sizes.begin() + s.rank};
 }
 
-Op binary_named(const std::string& name) { return name == "add" ? Op::add : name == "sub" ? Op::sub : Op::mul; }
+Op binary_named(const std::string& name) {
+  return name == "add" ? Op::add : name == "sub" ? Op::sub : Op::mul;
+}
 
 }  // namespace
 }  // namespace gv::plan
@@ -41,7 +44,8 @@ void register_graph(py::module_& m) {
       .def("linear", &Graph::linear)
       .def("matmul_parameter", &Graph::matmul_parameter)
       .def("matmul", &Graph::matmul)
-      .def("binary", [](Graph& g, const std::string& op, NodeId a, NodeId b) { return g.binary(binary_named(op), a, b); })
+      .def("binary", [](Graph& g, const std::string& op, NodeId a,
+                        NodeId b) { return g.binary(binary_named(op), a, b); })
       .def("affine", &Graph::affine)
       .def("with_parameter",
            [](Graph& g, const std::string& op, NodeId x, int p) {
@@ -58,7 +62,8 @@ void register_graph(py::module_& m) {
       .def("batchnorm", &Graph::batchnorm)
       .def("layernorm", &Graph::layernorm)
       .def("dropout", &Graph::dropout)
-      .def("reshape", [](Graph& g, NodeId x, const std::vector<gv::index>& s) { return g.reshape(x, shape_of(s)); })
+      .def("reshape",
+           [](Graph& g, NodeId x, const std::vector<gv::index>& s) { return g.reshape(x, shape_of(s)); })
       .def("concatenate", &Graph::concatenate)
       .def("output", &Graph::output)
       .def("tap", &Graph::tap)

@@ -20,16 +20,20 @@ std::string shape_text(const py::array& a) { return py::str(a.attr("shape")); }
 
 // Contiguous, of the plan's dtype, writeable where asked: what the Python side has promised.
 template <class E> E* memory(const py::handle& object, const char* name, bool writes, index size = -1) {
-  if (!py::isinstance<py::array>(object)) throw py::type_error(std::string("[plan] expected ") + name + " to be an array");
+  if (!py::isinstance<py::array>(object))
+    throw py::type_error(std::string("[plan] expected ") + name + " to be an array");
   auto a = py::reinterpret_borrow<py::array>(object);
   if (!py::dtype::of<E>().is(a.dtype()) && !py::dtype::of<E>().equal(a.dtype()))
-    throw py::type_error(std::string("[plan] expected ") + name + " of dtype " + std::string(py::str(py::dtype::of<E>())) +
-                         ", got " + std::string(py::str(a.dtype())));
+    throw py::type_error(std::string("[plan] expected ") + name + " of dtype " +
+                         std::string(py::str(py::dtype::of<E>())) + ", got " +
+                         std::string(py::str(a.dtype())));
   if (!(a.flags() & py::array::c_style) || !(a.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
     throw py::value_error(std::string("[plan] expected ") + name + " to be contiguous and aligned");
-  if (writes && !a.writeable()) throw py::value_error(std::string("[plan] expected ") + name + " to be writeable");
+  if (writes && !a.writeable())
+    throw py::value_error(std::string("[plan] expected ") + name + " to be writeable");
   if (size >= 0 && a.size() != size)
-    throw py::value_error(std::string("[plan] expected ") + name + " of " + std::to_string(size) + " elements, got " + shape_text(a));
+    throw py::value_error(std::string("[plan] expected ") + name + " of " + std::to_string(size) +
+                          " elements, got " + shape_text(a));
   return static_cast<E*>(const_cast<void*>(a.data()));
 }
 
@@ -37,7 +41,8 @@ class Busy {
  public:
   explicit Busy(std::atomic_flag& flag) : flag_(flag) {
     if (flag_.test_and_set(std::memory_order_acquire))
-      throw std::runtime_error("[plan] this net is already running in another thread; give each thread its own copy");
+      throw std::runtime_error(
+          "[plan] this net is already running in another thread; give each thread its own copy");
   }
   ~Busy() { flag_.clear(std::memory_order_release); }
 
@@ -74,7 +79,8 @@ OptimizerSettings optimizer_settings(const py::dict& d) {
   number("eps", s.eps);
   if (d.contains("nesterov")) s.nesterov = d["nesterov"].cast<bool>();
   if (d.contains("decoupled")) s.decoupled = d["decoupled"].cast<bool>();
-  for (const auto& p : d["parameters"].cast<std::vector<std::pair<double, double>>>()) s.parameters.push_back({p.second, p.first});
+  for (const auto& p : d["parameters"].cast<std::vector<std::pair<double, double>>>())
+    s.parameters.push_back({p.second, p.first});
   return s;
 }
 
@@ -88,21 +94,26 @@ template <class T> class Plan {
     o.fuse = options["fuse"].cast<bool>();
     if (!loss.is_none()) loss_ = std::make_unique<LossSettings>(loss_settings(loss.cast<py::dict>()));
     std::unique_ptr<OptimizerSettings> settings;
-    if (!optimizer.is_none()) settings = std::make_unique<OptimizerSettings>(optimizer_settings(optimizer.cast<py::dict>()));
+    if (!optimizer.is_none())
+      settings = std::make_unique<OptimizerSettings>(optimizer_settings(optimizer.cast<py::dict>()));
     executor_ = std::make_unique<Executor<T>>(graph, o, loss_.get(), settings.get());
   }
 
-  void bind(const py::list& parameters, const py::list& buffers, const py::list& state, const py::object& updates) {
+  void bind(const py::list& parameters, const py::list& buffers, const py::list& state,
+            const py::object& updates) {
     const Busy busy(executor_->busy());
     const Graph& g = executor_->graph();
     Bindings<T> net;
     for (std::size_t i = 0; i < g.parameters().size(); ++i)
-      net.parameters.push_back(memory<T>(parameters[i], g.parameters()[i].name.c_str(), true, g.parameters()[i].size));
+      net.parameters.push_back(
+          memory<T>(parameters[i], g.parameters()[i].name.c_str(), true, g.parameters()[i].size));
     for (std::size_t i = 0; i < g.buffers().size(); ++i)
       net.running.push_back(memory<T>(buffers[i], g.buffers()[i].name.c_str(), true, g.buffers()[i].size));
     OptimizerState<T> own;
-    for (std::size_t i = 0; i < state.size(); ++i) own.state[i] = memory<T>(state[i], "optimiser state", true, executor_->flat_size());
-    if (!updates.is_none()) own.updates = memory<std::int64_t>(updates, "updates", true, index(g.parameters().size()));
+    for (std::size_t i = 0; i < state.size(); ++i)
+      own.state[i] = memory<T>(state[i], "optimiser state", true, executor_->flat_size());
+    if (!updates.is_none())
+      own.updates = memory<std::int64_t>(updates, "updates", true, index(g.parameters().size()));
     executor_->bind(net, own);
     keep_ = py::make_tuple(parameters, buffers, state, updates);
   }
@@ -141,8 +152,9 @@ template <class T> class Plan {
   // Steps on the batches order[cuts[i] : cuts[i + 1]], i = 0, 1, …, with their rates, until `seconds`
   // have passed or a step fails; losses[i] is filled in. Returns how many steps were done; the step
   // that failed raises in the next call, where it is the first, with everything as before it.
-  index steps(const py::list& inputs, const py::object& target, const py::object& sample_weight, const py::object& order,
-              const py::object& cuts, const py::object& rates, const py::object& losses, StepRequest request, double seconds) {
+  index steps(const py::list& inputs, const py::object& target, const py::object& sample_weight,
+              const py::object& order, const py::object& cuts, const py::object& rates,
+              const py::object& losses, StepRequest request, double seconds) {
     const Busy busy(executor_->busy());
     BatchSource<T>& source = source_;
     load(source, inputs, order);
@@ -152,7 +164,8 @@ template <class T> class Plan {
     const double* rate = memory<double>(rates, "rates", false, n);
     double* loss = memory<double>(losses, "losses", true, n);
     for (index i = 0; i < n; ++i)
-      if (cut[i] < 0 || cut[i] >= cut[i + 1] || cut[i + 1] > rows) throw py::value_error("[plan] expected ascending cuts within the order");
+      if (cut[i] < 0 || cut[i] >= cut[i + 1] || cut[i + 1] > rows)
+        throw py::value_error("[plan] expected ascending cuts within the order");
     const std::int64_t* whole = source.order;
     if (!whole) throw py::value_error("[plan] expected an order");
     index done = 0;
@@ -269,7 +282,8 @@ template <class T> class Plan {
     source.rows = py::reinterpret_borrow<py::array>(order).size();
     for (index i = 0; i < source.rows; ++i)
       if (source.order[i] < 0 || source.order[i] >= samples)
-        throw py::value_error("[plan] expected indices in [0, " + std::to_string(samples) + "), got " + std::to_string(source.order[i]));
+        throw py::value_error("[plan] expected indices in [0, " + std::to_string(samples) + "), got " +
+                              std::to_string(source.order[i]));
   }
 
   void load_target(BatchSource<T>& source, const py::object& target, const py::object& sample_weight) {
@@ -281,12 +295,14 @@ template <class T> class Plan {
       for (index r = 0; r < source.rows; ++r)
         for (index i = 0, at = source.sample(r) * each; i < each; ++i)
           if (const std::int64_t label = source.labels[at + i]; label < 0 || label >= classes)
-            throw py::value_error("[cross_entropy] expected labels in [0, " + std::to_string(classes) + "), got " +
-                                  std::to_string(label) + " in row " + std::to_string(source.sample(r)));
+            throw py::value_error("[cross_entropy] expected labels in [0, " + std::to_string(classes) +
+                                  "), got " + std::to_string(label) + " in row " +
+                                  std::to_string(source.sample(r)));
     } else {
       source.target = memory<T>(target, "target", false, samples_ * s.elements());
     }
-    if (!sample_weight.is_none()) source.sample_weight = memory<double>(sample_weight, "sample_weight", false, samples_);
+    if (!sample_weight.is_none())
+      source.sample_weight = memory<double>(sample_weight, "sample_weight", false, samples_);
   }
 
   py::tuple run(const BatchSource<T>& source, const StepRequest& request) {
@@ -303,7 +319,8 @@ template <class T> class Plan {
     if (result.status == Status::loss_not_finite)
       fail("[TrainStep] expected a finite loss, got " + std::string(py::str(py::float_(result.loss))));
     if (result.status == Status::gradient_not_finite)
-      fail("[clip_grad_norm] expected a finite gradient norm, got " + std::string(py::str(py::float_(result.gradient_norm))) +
+      fail("[clip_grad_norm] expected a finite gradient norm, got " +
+           std::string(py::str(py::float_(result.gradient_norm))) +
            ": the first non-finite gradient is that of " + first_bad_gradient());
   }
 

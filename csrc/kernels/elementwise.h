@@ -16,20 +16,24 @@ namespace {
 // f(vec) for every element of a panel; y may be x. Panels without gaps are one long row.
 template <class T, class F>
 inline void for_panel(index rows, index cols, const T* x, index ldx, T* y, index ldy, F&& f) {
-  if (ldx == cols && ldy == cols) { cols *= rows; rows = rows > 0; }
+  if (ldx == cols && ldy == cols) {
+    cols *= rows;
+    rows = rows > 0;
+  }
   for (index r = 0; r < rows; ++r, x += ldx, y += ldy)
     for_row<T>(cols, [&](index j, auto n) { store_n(y + j, f(load_n(x + j, n)), n); });
 }
 
 // The same for f(vec, vec) and two panels; y may be either.
 template <class T, class F>
-inline void for_panels(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y,
-                       index ldy, F&& f) {
-  if (ldx == cols && ldz == cols && ldy == cols) { cols *= rows; rows = rows > 0; }
+inline void for_panels(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y, index ldy,
+                       F&& f) {
+  if (ldx == cols && ldz == cols && ldy == cols) {
+    cols *= rows;
+    rows = rows > 0;
+  }
   for (index r = 0; r < rows; ++r, x += ldx, z += ldz, y += ldy)
-    for_row<T>(cols, [&](index j, auto n) {
-      store_n(y + j, f(load_n(x + j, n), load_n(z + j, n)), n);
-    });
+    for_row<T>(cols, [&](index j, auto n) { store_n(y + j, f(load_n(x + j, n), load_n(z + j, n)), n); });
 }
 
 // ---- one element of each activation: value(x) and slope(dy, x) = dy * f'(x) --------------------
@@ -49,9 +53,7 @@ template <class T> struct LeakyRelu {
 template <class T> struct Elu {
   T scale, low;
   vec<T> value(vec<T> x) const { return x > T(0) ? x * scale : expm1_nonpositive<T>(x) * low; }
-  vec<T> slope(vec<T> dy, vec<T> x) const {
-    return x > T(0) ? dy * scale : dy * (exp<T>(x) * low);
-  }
+  vec<T> slope(vec<T> dy, vec<T> x) const { return x > T(0) ? dy * scale : dy * (exp<T>(x) * low); }
 };
 
 // x * Phi(x); slope Phi(x) + x * phi(x).
@@ -139,60 +141,52 @@ inline void with_activation(Activation kind, ActivationParams params, Run&& run)
 }
 
 template <class T>
-void activation(Activation kind, ActivationParams params, index rows, index cols, const T* x,
-                index ldx, T* y, index ldy) noexcept {
+void activation(Activation kind, ActivationParams params, index rows, index cols, const T* x, index ldx, T* y,
+                index ldy) noexcept {
   with_activation<T>(kind, params, [&](auto f) {
     for_panel<T>(rows, cols, x, ldx, y, ldy, [=](vec<T> v) { return f.value(v); });
   });
 }
 
 template <class T>
-void activation_backward(Activation kind, ActivationParams params, index rows, index cols,
-                         const T* dy, index lddy, const T* x, index ldx, T* dx,
-                         index lddx) noexcept {
+void activation_backward(Activation kind, ActivationParams params, index rows, index cols, const T* dy,
+                         index lddy, const T* x, index ldx, T* dx, index lddx) noexcept {
   with_activation<T>(kind, params, [&](auto f) {
-    for_panels<T>(rows, cols, dy, lddy, x, ldx, dx, lddx,
-                  [=](vec<T> d, vec<T> v) { return f.slope(d, v); });
+    for_panels<T>(rows, cols, dy, lddy, x, ldx, dx, lddx, [=](vec<T> d, vec<T> v) { return f.slope(d, v); });
   });
 }
 
 // ---- panels ------------------------------------------------------------------------------------
 
 template <class T>
-void add(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y,
-         index ldy) noexcept {
+void add(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y, index ldy) noexcept {
   for_panels<T>(rows, cols, x, ldx, z, ldz, y, ldy, [](vec<T> a, vec<T> b) { return a + b; });
 }
 
 template <class T>
-void sub(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y,
-         index ldy) noexcept {
+void sub(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y, index ldy) noexcept {
   for_panels<T>(rows, cols, x, ldx, z, ldz, y, ldy, [](vec<T> a, vec<T> b) { return a - b; });
 }
 
 template <class T>
-void mul(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y,
-         index ldy) noexcept {
+void mul(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y, index ldy) noexcept {
   for_panels<T>(rows, cols, x, ldx, z, ldz, y, ldy, [](vec<T> a, vec<T> b) { return a * b; });
 }
 
 template <class T>
-void affine(index rows, index cols, const T* x, index ldx, T scale, T shift, T* y,
-            index ldy) noexcept {
+void affine(index rows, index cols, const T* x, index ldx, T scale, T shift, T* y, index ldy) noexcept {
   for_panel<T>(rows, cols, x, ldx, y, ldy, [=](vec<T> a) { return a * scale + shift; });
 }
 
 // A row vector is a panel whose rows lie on top of each other.
 template <class T>
 void add_row(index rows, index cols, const T* x, index ldx, const T* v, T* y, index ldy) noexcept {
-  for (index r = 0; r < rows; ++r)
-    add<T>(1, cols, x + r * ldx, cols, v, cols, y + r * ldy, cols);
+  for (index r = 0; r < rows; ++r) add<T>(1, cols, x + r * ldx, cols, v, cols, y + r * ldy, cols);
 }
 
 template <class T>
 void mul_row(index rows, index cols, const T* x, index ldx, const T* v, T* y, index ldy) noexcept {
-  for (index r = 0; r < rows; ++r)
-    mul<T>(1, cols, x + r * ldx, cols, v, cols, y + r * ldy, cols);
+  for (index r = 0; r < rows; ++r) mul<T>(1, cols, x + r * ldx, cols, v, cols, y + r * ldy, cols);
 }
 
 // ---- columns -----------------------------------------------------------------------------------
@@ -222,13 +216,11 @@ inline void column_totals(index rows, index cols, double* out, Term&& term) {
 
 template <class T>
 void column_sums(index rows, index cols, const T* x, index ldx, double* sum) noexcept {
-  column_totals<T>(rows, cols, sum,
-                   [&](index r, index j, auto n) { return load_n(x + r * ldx + j, n); });
+  column_totals<T>(rows, cols, sum, [&](index r, index j, auto n) { return load_n(x + r * ldx + j, n); });
 }
 
 template <class T>
-void column_dots(index rows, index cols, const T* x, index ldx, const T* z, index ldz,
-                 double* sum) noexcept {
+void column_dots(index rows, index cols, const T* x, index ldx, const T* z, index ldz, double* sum) noexcept {
   column_totals<T>(rows, cols, sum, [&](index r, index j, auto n) {
     return load_n(x + r * ldx + j, n) * load_n(z + r * ldz + j, n);
   });

@@ -36,13 +36,12 @@ template <class P> inline P after(P row, index ld) {
 // c (MR x NV vectors) = or += a (MR x k) * b (k x NV vectors), in elements; with Masked the last
 // vector has only `tail` lanes.
 template <class T>
-using Tile = void (*)(index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
-                      index ldc, index tail, bool accumulate);
+using Tile = void (*)(index k, const T* a, index ras, index kas, const T* b, index ldb, T* c, index ldc,
+                      index tail, bool accumulate);
 
 template <class T, int MR, int NV, bool Masked>
-__attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index kas, const T* b,
-                                         index ldb, T* c, index ldc, index tail,
-                                         bool accumulate) noexcept {
+__attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index kas, const T* b, index ldb,
+                                         T* c, index ldc, index tail, bool accumulate) noexcept {
   constexpr int L = int(lanes<T>());
   constexpr int kLast = Masked ? NV - 1 : NV;  // vectors before this one are whole
   vec<T> acc[MR][NV] = {};
@@ -51,8 +50,7 @@ __attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index k
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i, row = after(row, ldc))
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j)
-        acc[i][j] = j < kLast ? load<T>(row + j * L) : load_n(row + j * L, tail);
+      for (int j = 0; j < NV; ++j) acc[i][j] = j < kLast ? load<T>(row + j * L) : load_n(row + j * L, tail);
   }
 
   // One pointer for each row of A would need more integer registers than there are. Five rows
@@ -105,8 +103,8 @@ constexpr index kPrefetchDepth = 128;  // a shallower product is small: its C is
 // All rows of one column panel, in tiles whose heights differ by one at most: a leftover tile of
 // one or two rows would be bound by the latency of its few chains.
 template <class T, int NV, bool Masked>
-inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const T* b, index ldb,
-                       T* c, index ldc, index tail, bool accumulate) {
+inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
+                       index ldc, index tail, bool accumulate) {
   constexpr index kTall = tile_rows<NV>();
   const index tiles = (m + kTall - 1) / kTall, rows = m / tiles;
   const index taller = m - rows * tiles;
@@ -127,8 +125,8 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
 }
 
 template <class T>
-void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
-          index ldc, bool accumulate) noexcept {
+void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c, index ldc,
+          bool accumulate) noexcept {
   constexpr index L = lanes<T>();
   if (m <= 0) return;
   index j = 0;
@@ -137,10 +135,8 @@ void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* 
       gemm_panel<T, 4, false>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, 0, accumulate);
   for (; j + 2 * L <= n; j += 2 * L)
     gemm_panel<T, 2, false>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, 0, accumulate);
-  if (n - j > L)
-    gemm_panel<T, 2, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j - L, accumulate);
-  else if (n - j > 0)
-    gemm_panel<T, 1, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j, accumulate);
+  if (n - j > L) gemm_panel<T, 2, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j - L, accumulate);
+  else if (n - j > 0) gemm_panel<T, 1, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j, accumulate);
 }
 
 template <class T> constexpr void add_gemm(Kernels<T>& k) {

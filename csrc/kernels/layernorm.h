@@ -9,7 +9,9 @@ namespace {
 
 // The mean of a row as T(mean) plus what T could not hold, and the reciprocal deviation. Sums run
 // over distances from the first element: a row far from 0 must not lose its spread.
-template <class T> struct RowMoments { T mean, shift, rstd; };
+template <class T> struct RowMoments {
+  T mean, shift, rstd;
+};
 template <class T> inline RowMoments<T> row_moments(index cols, const T* x, double eps) {
   const T first = x[0];
   const double offset =
@@ -24,8 +26,8 @@ template <class T> inline RowMoments<T> row_moments(index cols, const T* x, doub
 }
 
 template <class T>
-void layernorm(index rows, index cols, const T* x, index ldx, const T* gamma, const T* beta,
-               double eps, T* y, index ldy, T* mean, T* rstd) noexcept {
+void layernorm(index rows, index cols, const T* x, index ldx, const T* gamma, const T* beta, double eps, T* y,
+               index ldy, T* mean, T* rstd) noexcept {
   if (cols == 0) {  // no element has a mean: NaN, as 0/0
     for (index r = 0; r < rows; ++r) mean[r] = rstd[r] = T(__builtin_nan(""));
     return;
@@ -45,9 +47,8 @@ void layernorm(index rows, index cols, const T* x, index ldx, const T* gamma, co
 
 // dx = rstd * (g - mean(g) - x̂ * mean(g * x̂)), g = dy * gamma, x̂ = (x - mean) * rstd.
 template <class T>
-void layernorm_backward(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
-                        const T* mean, const T* rstd, const T* gamma, T* dx,
-                        index lddx) noexcept {
+void layernorm_backward(index rows, index cols, const T* dy, index lddy, const T* x, index ldx, const T* mean,
+                        const T* rstd, const T* gamma, T* dx, index lddx) noexcept {
   for (index r = 0; r < rows; ++r, dy += lddy, x += ldx, dx += lddx) {
     const T m = mean[r], s = rstd[r];
     const auto g = [=](index j, auto n) {
@@ -56,9 +57,8 @@ void layernorm_backward(index rows, index cols, const T* dy, index lddy, const T
     };
     const auto normalised = [=](index j, auto n) { return (load_n(x + j, n) - m) * s; };
     const T mean_g = T(row_sum<T>(cols, g) / double(cols));
-    const T mean_gx = T(row_sum<T>(cols, [=](index j, auto n) {
-                          return g(j, n) * normalised(j, n);
-                        }) / double(cols));
+    const T mean_gx =
+        T(row_sum<T>(cols, [=](index j, auto n) { return g(j, n) * normalised(j, n); }) / double(cols));
     for_row<T>(cols, [=](index j, auto n) {
       store_n(dx + j, (fma(normalised(j, n), set1<T>(-mean_gx), g(j, n)) - mean_g) * s, n);
     });

@@ -16,8 +16,8 @@ template <class T> inline T weight_of(const T* row_weight, index r) {
 
 template <class T>
 void cross_entropy(index rows, index classes, const T* x, index ldx, const std::int64_t* labels,
-                   const T* class_weight, double label_smoothing, const T* row_weight,
-                   double* row_loss, T* dx, index lddx) noexcept {
+                   const T* class_weight, double label_smoothing, const T* row_weight, double* row_loss,
+                   T* dx, index lddx) noexcept {
   const auto weight = [=](index j, auto n) {
     return class_weight ? load_n(class_weight + j, n) : set1<T>(1);
   };
@@ -32,8 +32,8 @@ void cross_entropy(index rows, index classes, const T* x, index ldx, const std::
     double linear = own * (double(x[label]) - double(largest));
     if (spread != 0) {
       linear += spread * row_sum<T>(classes, [=](index j, auto n) {
-        return weight(j, n) * (load_n(x + j, n) - largest);
-      });
+                  return weight(j, n) * (load_n(x + j, n) - largest);
+                });
     }
     const double total = exp_row<T>(classes, x, largest, dx);
     row_loss[r] = total_t * log_of(total) - linear;
@@ -41,9 +41,7 @@ void cross_entropy(index rows, index classes, const T* x, index ldx, const std::
     const T inverse = T(1 / total), scale = T(factor * total_t), own_scale = T(factor * own);
     if (spread == 0) {
       const T at_label = (dx[label] * inverse - T(1)) * scale;
-      for_row<T>(classes, [=](index j, auto n) {
-        store_n(dx + j, load_n(dx + j, n) * inverse * scale, n);
-      });
+      for_row<T>(classes, [=](index j, auto n) { store_n(dx + j, load_n(dx + j, n) * inverse * scale, n); });
       dx[label] = at_label;
     } else {
       const T spread_scale = T(factor * spread);
@@ -56,9 +54,9 @@ void cross_entropy(index rows, index classes, const T* x, index ldx, const std::
 }
 
 template <class T>
-void cross_entropy_soft(index rows, index classes, const T* x, index ldx, const T* target,
-                        index ldt, const T* class_weight, double label_smoothing,
-                        const T* row_weight, double* row_loss, T* dx, index lddx) noexcept {
+void cross_entropy_soft(index rows, index classes, const T* x, index ldx, const T* target, index ldt,
+                        const T* class_weight, double label_smoothing, const T* row_weight, double* row_loss,
+                        T* dx, index lddx) noexcept {
   const T keep = T(1 - label_smoothing), spread = T(classes ? label_smoothing / double(classes) : 0);
   for (index r = 0; r < rows; ++r, x += ldx, target += ldt, dx += lddx) {
     const auto coefficient = [=](index j, auto n) {
@@ -67,9 +65,8 @@ void cross_entropy_soft(index rows, index classes, const T* x, index ldx, const 
     };
     const T largest = row_max<T>(classes, x);
     const double total_t = row_sum<T>(classes, coefficient);
-    const double linear = row_sum<T>(classes, [=](index j, auto n) {
-      return coefficient(j, n) * (load_n(x + j, n) - largest);
-    });
+    const double linear = row_sum<T>(
+        classes, [=](index j, auto n) { return coefficient(j, n) * (load_n(x + j, n) - largest); });
     const double total = exp_row<T>(classes, x, largest, dx);
     row_loss[r] = total_t * log_of(total) - linear;
     const T factor = weight_of(row_weight, r), inverse = T(1 / total), sum_t = T(total_t);
@@ -82,9 +79,8 @@ void cross_entropy_soft(index rows, index classes, const T* x, index ldx, const 
 // Rows of a loss that is a sum over elements: value(x, t) and slope(x, t) of the vectors at column
 // j. The gradient is stored after the loss of the same elements is known, so dx may be x.
 template <class T, class Element>
-inline void elementwise_loss(index rows, index cols, const T* x, index ldx, const T* target,
-                             index ldt, const T* row_weight, double* row_loss, T* dx, index lddx,
-                             Element&& element) {
+inline void elementwise_loss(index rows, index cols, const T* x, index ldx, const T* target, index ldt,
+                             const T* row_weight, double* row_loss, T* dx, index lddx, Element&& element) {
   for (index r = 0; r < rows; ++r, x += ldx, target += ldt, dx += lddx) {
     const T factor = weight_of(row_weight, r);
     row_loss[r] = row_sum<T>(cols, [=](index j, auto n) {
@@ -97,8 +93,8 @@ inline void elementwise_loss(index rows, index cols, const T* x, index ldx, cons
 }
 
 template <class T>
-void mse(index rows, index cols, const T* x, index ldx, const T* target, index ldt,
-         const T* row_weight, double* row_loss, T* dx, index lddx) noexcept {
+void mse(index rows, index cols, const T* x, index ldx, const T* target, index ldt, const T* row_weight,
+         double* row_loss, T* dx, index lddx) noexcept {
   elementwise_loss<T>(rows, cols, x, ldx, target, ldt, row_weight, row_loss, dx, lddx,
                       [](vec<T> a, vec<T> t, index, auto, vec<T>& slope) {
                         const vec<T> d = a - t;
@@ -108,8 +104,8 @@ void mse(index rows, index cols, const T* x, index ldx, const T* target, index l
 }
 
 template <class T>
-void l1(index rows, index cols, const T* x, index ldx, const T* target, index ldt,
-        const T* row_weight, double* row_loss, T* dx, index lddx) noexcept {
+void l1(index rows, index cols, const T* x, index ldx, const T* target, index ldt, const T* row_weight,
+        double* row_loss, T* dx, index lddx) noexcept {
   elementwise_loss<T>(rows, cols, x, ldx, target, ldt, row_weight, row_loss, dx, lddx,
                       [](vec<T> a, vec<T> t, index, auto, vec<T>& slope) {
                         const vec<T> d = a - t;  // 0 and NaN are their own slope
@@ -133,8 +129,8 @@ void huber(index rows, index cols, const T* x, index ldx, const T* target, index
 
 // p·t·log(1 + e^-x) + (1 - t)·log(1 + e^x): both terms stay accurate, none cancels the other.
 template <class T>
-void bce(index rows, index cols, const T* x, index ldx, const T* target, index ldt,
-         const T* pos_weight, const T* row_weight, double* row_loss, T* dx, index lddx) noexcept {
+void bce(index rows, index cols, const T* x, index ldx, const T* target, index ldt, const T* pos_weight,
+         const T* row_weight, double* row_loss, T* dx, index lddx) noexcept {
   elementwise_loss<T>(rows, cols, x, ldx, target, ldt, row_weight, row_loss, dx, lddx,
                       [=](vec<T> a, vec<T> t, index j, auto n, vec<T>& slope) {
                         const vec<T> positive = pos_weight ? t * load_n(pos_weight + j, n) : t;

@@ -23,8 +23,7 @@ inline words multiply_words(words a, std::uint32_t b) {
   return reinterpret_cast<words>(
       _mm512_maskz_mul_epu32(0xff, reinterpret_cast<__m512i>(a), _mm512_set1_epi64(b)));
 #elif defined(__AVX2__)
-  return reinterpret_cast<words>(
-      _mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(b)));
+  return reinterpret_cast<words>(_mm256_mul_epu32(reinterpret_cast<__m256i>(a), _mm256_set1_epi64x(b)));
 #else
   return a * std::uint64_t(b);
 #endif
@@ -39,8 +38,8 @@ inline PhiloxBlocks philox_rounds(PhiloxBlocks c, std::uint32_t k0, std::uint32_
 #pragma GCC unroll 10
   for (int round = 0; round < 10; ++round) {
     const words p0 = multiply_words(c.w[0], 0xD2511F53u), p1 = multiply_words(c.w[2], 0xCD9E8D57u);
-    c = {{(p1 >> 32) ^ c.w[1] ^ std::uint64_t(k0), p1 & kWord,
-          (p0 >> 32) ^ c.w[3] ^ std::uint64_t(k1), p0 & kWord}};
+    c = {{(p1 >> 32) ^ c.w[1] ^ std::uint64_t(k0), p1 & kWord, (p0 >> 32) ^ c.w[3] ^ std::uint64_t(k1),
+          p0 & kWord}};
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
@@ -102,8 +101,12 @@ inline void order_numbers(const vec<double> (&v)[4], double* ordered) {
 }
 
 template <class T> struct UnsignedOf;
-template <> struct UnsignedOf<float> { using type = std::uint32_t; };
-template <> struct UnsignedOf<double> { using type = std::uint64_t; };
+template <> struct UnsignedOf<float> {
+  using type = std::uint32_t;
+};
+template <> struct UnsignedOf<double> {
+  using type = std::uint64_t;
+};
 
 // lanes<T>() words, each widened to the size of T.
 template <class T> struct WordsOf {

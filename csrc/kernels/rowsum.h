@@ -80,8 +80,9 @@ template <class T, class Term> inline double row_sum(index n, Term&& term) {
 
 // The largest element of x (n); NaN is passed over, -infinity for n == 0 or nothing but NaN.
 template <class T> inline T row_max(index n, const T* x) {
-  return row_chunk<T>(0, n, -T(__builtin_inf()), [&](index i, auto k) { return load_n(x + i, k); },
-                      [](auto a, auto b) { return b > a ? b : a; });
+  return row_chunk<T>(
+      0, n, -T(__builtin_inf()), [&](index i, auto k) { return load_n(x + i, k); },
+      [](auto a, auto b) { return b > a ? b : a; });
 }
 
 }  // namespace

@@ -34,12 +34,10 @@ template <class T>
 void log_softmax(index rows, index cols, const T* x, index ldx, T* y, index ldy) noexcept {
   for (index r = 0; r < rows; ++r, x += ldx, y += ldy) {
     const T largest = row_max<T>(cols, x);
-    const double total = row_sum<T>(
-        cols, [=](index j, auto n) { return exp<T>(load_n(x + j, n) - largest); });
+    const double total =
+        row_sum<T>(cols, [=](index j, auto n) { return exp<T>(load_n(x + j, n) - largest); });
     const T log_total = T(log_of(total));
-    for_row<T>(cols, [=](index j, auto n) {
-      store_n(y + j, (load_n(x + j, n) - largest) - log_total, n);
-    });
+    for_row<T>(cols, [=](index j, auto n) { store_n(y + j, (load_n(x + j, n) - largest) - log_total, n); });
   }
 }
 
@@ -48,18 +46,16 @@ template <class T>
 void softmax_backward(index rows, index cols, const T* dy, index lddy, const T* y, index ldy, T* dx,
                       index lddx) noexcept {
   for (index r = 0; r < rows; ++r, dy += lddy, y += ldy, dx += lddx) {
-    const T dot = T(row_sum<T>(
-        cols, [=](index j, auto n) { return load_n(dy + j, n) * load_n(y + j, n); }));
-    for_row<T>(cols, [=](index j, auto n) {
-      store_n(dx + j, load_n(y + j, n) * (load_n(dy + j, n) - dot), n);
-    });
+    const T dot = T(row_sum<T>(cols, [=](index j, auto n) { return load_n(dy + j, n) * load_n(y + j, n); }));
+    for_row<T>(cols,
+               [=](index j, auto n) { store_n(dx + j, load_n(y + j, n) * (load_n(dy + j, n) - dot), n); });
   }
 }
 
 // dx = dy - e^y * Σ dy
 template <class T>
-void log_softmax_backward(index rows, index cols, const T* dy, index lddy, const T* y, index ldy,
-                          T* dx, index lddx) noexcept {
+void log_softmax_backward(index rows, index cols, const T* dy, index lddy, const T* y, index ldy, T* dx,
+                          index lddx) noexcept {
   for (index r = 0; r < rows; ++r, dy += lddy, y += ldy, dx += lddx) {
     const T total = T(row_sum<T>(cols, [=](index j, auto n) { return load_n(dy + j, n); }));
     for_row<T>(cols, [=](index j, auto n) {

@@ -15,7 +15,8 @@ struct ActivationParams {  // what the activation's name leaves open
   double alpha;            // negative_slope (leaky_relu), alpha (elu), beta (softplus)
 };
 
-struct SgdParams {  // T-rounded by the kernel; g = fma(wd, p, g); v = fma(mom, v, (1-damp)*g); p = fma(-lr, d, p)
+struct
+    SgdParams {  // T-rounded by the kernel; g = fma(wd, p, g); v = fma(mom, v, (1-damp)*g); p = fma(-lr, d, p)
   double lr, momentum, dampening, weight_decay;
   bool nesterov, first;  // first: v = g (the raw gradient after decay) instead of the recurrence
 };
@@ -37,8 +38,8 @@ template <class T> struct Kernels {
   // c (m x n) = or += a (m x k) * b (k x n). Element (i, p) of a is a[i*ras + p*kas], where
   // ras == 1 or kas == 1; b and c are row-major. Each c element is one chain of FMAs from 0 (or,
   // with accumulate, from c) in ascending p. Without accumulate c is never read. k == 0 gives 0.
-  void (*gemm)(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb,
-               T* c, index ldc, bool accumulate);
+  void (*gemm)(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
+               index ldc, bool accumulate);
   // dst (cols x rows) = transpose of src (rows x cols).
   void (*transpose)(index rows, index cols, const T* src, index lds, T* dst, index ldd);
 
@@ -47,33 +48,32 @@ template <class T> struct Kernels {
   // both in double, with a shifted two-pass sum (engine rule: E[x²]-E[x]² is never used).
   void (*moments)(index rows, index cols, const T* x, index ldx, double* mean, double* m2);
   // (mean, m2) of n_a rows becomes that of n_a + n_b rows (Chan, Golub, LeVeque 1979).
-  void (*moments_merge)(index cols, index n_a, double* mean, double* m2, index n_b,
-                        const double* mean_b, const double* m2_b);
+  void (*moments_merge)(index cols, index n_a, double* mean, double* m2, index n_b, const double* mean_b,
+                        const double* m2_b);
   // From the moments of count rows: m = T(mean), shift = mean - m (what m cannot hold, as T),
   // rstd = 1/sqrt(m2/count + eps), a = gamma*rstd, c = beta - (mean - m)*a.
   // gamma and beta may be null (1 and 0). All outputs have cols elements.
   void (*bn_coefficients)(index cols, index count, const double* mean, const double* m2, double eps,
                           const T* gamma, const T* beta, T* m, T* shift, T* rstd, T* a, T* c);
   // The same for inference: m = running_mean, a = gamma / sqrt(running_var + eps), c = beta.
-  void (*bn_inference_coefficients)(index cols, const T* running_mean, const T* running_var,
-                                    double eps, const T* gamma, const T* beta, T* m, T* a, T* c);
+  void (*bn_inference_coefficients)(index cols, const T* running_mean, const T* running_var, double eps,
+                                    const T* gamma, const T* beta, T* m, T* a, T* c);
   // running = (1 - momentum)*running + momentum*batch, with the unbiased variance m2/(count-1).
-  void (*bn_update_running)(index cols, index count, const double* mean, const double* m2,
-                            double momentum, T* running_mean, T* running_var);
+  void (*bn_update_running)(index cols, index count, const double* mean, const double* m2, double momentum,
+                            T* running_mean, T* running_var);
   // y = fma(x - m, a, c); then relu if asked; then + residual if residual is not null.
   // y may be x; y may be residual.
-  void (*bn_apply)(index rows, index cols, const T* x, index ldx, const T* m, const T* a,
-                   const T* c, bool relu, const T* residual, index ldr, T* y, index ldy);
+  void (*bn_apply)(index rows, index cols, const T* x, index ldx, const T* m, const T* a, const T* c,
+                   bool relu, const T* residual, index ldr, T* y, index ldy);
   // One block of rows <= kRowBlock: sum_dy = Σ g, sum_dyx = Σ g*(x - m), where g = dy, or with
   // relu: g = dy where fma(x - m, a, c) > 0, else 0 (a NaN pre-activation passes dy on).
-  void (*bn_backward_sums)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
-                           const T* m, const T* a, const T* c, bool relu, double* sum_dy,
-                           double* sum_dyx);
+  void (*bn_backward_sums)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx, const T* m,
+                           const T* a, const T* c, bool relu, double* sum_dy, double* sum_dyx);
   // From the sums over count rows: dgamma = rstd*(sum_dyx - shift*sum_dy), dbeta = sum_dy, and
   // c1, c2, c3 with dx = c1*g + c2*(x - m) + c3 (Ioffe & Szegedy 2015, section 3, rearranged).
-  void (*bn_backward_coefficients)(index cols, index count, const double* sum_dy,
-                                   const double* sum_dyx, const T* shift, const T* rstd,
-                                   const T* gamma, T* dgamma, T* dbeta, T* c1, T* c2, T* c3);
+  void (*bn_backward_coefficients)(index cols, index count, const double* sum_dy, const double* sum_dyx,
+                                   const T* shift, const T* rstd, const T* gamma, T* dgamma, T* dbeta, T* c1,
+                                   T* c2, T* c3);
   // dx = fma(c1, g, fma(c2, x - m, c3)), g as in bn_backward_sums. dx may be dy.
   void (*bn_backward_apply)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
                             const T* m, const T* a, const T* c, bool relu, const T* c1, const T* c2,
@@ -81,21 +81,20 @@ template <class T> struct Kernels {
 
   // ---- layernorm.h: over each row; statistics as the row sums of base/types.h ---------------
   // y = (x - mean)*rstd*gamma + beta; mean and rstd have rows elements. y may be x.
-  void (*layernorm)(index rows, index cols, const T* x, index ldx, const T* gamma, const T* beta,
-                    double eps, T* y, index ldy, T* mean, T* rstd);
+  void (*layernorm)(index rows, index cols, const T* x, index ldx, const T* gamma, const T* beta, double eps,
+                    T* y, index ldy, T* mean, T* rstd);
   void (*layernorm_backward)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
                              const T* mean, const T* rstd, const T* gamma, T* dx, index lddx);
   // One block of rows <= kRowBlock: dgamma = Σ dy*(x - mean)*rstd, dbeta = Σ dy.
-  void (*layernorm_param_sums)(index rows, index cols, const T* dy, index lddy, const T* x,
-                               index ldx, const T* mean, const T* rstd, double* dgamma,
-                               double* dbeta);
+  void (*layernorm_param_sums)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
+                               const T* mean, const T* rstd, double* dgamma, double* dbeta);
 
   // ---- elementwise.h: panels; y (dx) may be any of the inputs --------------------------------
-  void (*activation)(Activation kind, ActivationParams params, index rows, index cols, const T* x,
-                     index ldx, T* y, index ldy);
+  void (*activation)(Activation kind, ActivationParams params, index rows, index cols, const T* x, index ldx,
+                     T* y, index ldy);
   // dx = dy * f'(x), x the input of the activation. relu'(0) = 0.
-  void (*activation_backward)(Activation kind, ActivationParams params, index rows, index cols,
-                              const T* dy, index lddy, const T* x, index ldx, T* dx, index lddx);
+  void (*activation_backward)(Activation kind, ActivationParams params, index rows, index cols, const T* dy,
+                              index lddy, const T* x, index ldx, T* dx, index lddx);
   void (*add)(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y, index ldy);
   void (*sub)(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y, index ldy);
   void (*mul)(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y, index ldy);
@@ -106,39 +105,38 @@ template <class T> struct Kernels {
   void (*mul_row)(index rows, index cols, const T* x, index ldx, const T* v, T* y, index ldy);
   // One block of rows <= kRowBlock: sum[j] = Σ_r x[r][j], and Σ_r x[r][j]*z[r][j].
   void (*column_sums)(index rows, index cols, const T* x, index ldx, double* sum);
-  void (*column_dots)(index rows, index cols, const T* x, index ldx, const T* z, index ldz,
-                      double* sum);
+  void (*column_dots)(index rows, index cols, const T* x, index ldx, const T* z, index ldz, double* sum);
 
   // ---- softmax.h: over each row. y may be x; dx may be dy -----------------------------------
   void (*softmax)(index rows, index cols, const T* x, index ldx, T* y, index ldy);
   void (*log_softmax)(index rows, index cols, const T* x, index ldx, T* y, index ldy);
   // From the result y, not from x.
-  void (*softmax_backward)(index rows, index cols, const T* dy, index lddy, const T* y, index ldy,
-                           T* dx, index lddx);
-  void (*log_softmax_backward)(index rows, index cols, const T* dy, index lddy, const T* y,
-                               index ldy, T* dx, index lddx);
+  void (*softmax_backward)(index rows, index cols, const T* dy, index lddy, const T* y, index ldy, T* dx,
+                           index lddx);
+  void (*log_softmax_backward)(index rows, index cols, const T* dy, index lddy, const T* y, index ldy, T* dx,
+                               index lddx);
 
   // ---- loss.h: row_loss[r] is the row's loss (already times class weight, not yet times
   // row_weight); dx is the gradient of Σ_r row_weight[r]*row_loss[r]. row_weight may be null (1).
   // dx may be x.
   // labels in [0, classes). class_weight may be null. Smoothing as in torch.nn.CrossEntropyLoss.
   void (*cross_entropy)(index rows, index classes, const T* x, index ldx, const std::int64_t* labels,
-                        const T* class_weight, double label_smoothing, const T* row_weight,
-                        double* row_loss, T* dx, index lddx);
+                        const T* class_weight, double label_smoothing, const T* row_weight, double* row_loss,
+                        T* dx, index lddx);
   // The same with a probability for every class.
-  void (*cross_entropy_soft)(index rows, index classes, const T* x, index ldx, const T* target,
-                             index ldt, const T* class_weight, double label_smoothing,
-                             const T* row_weight, double* row_loss, T* dx, index lddx);
+  void (*cross_entropy_soft)(index rows, index classes, const T* x, index ldx, const T* target, index ldt,
+                             const T* class_weight, double label_smoothing, const T* row_weight,
+                             double* row_loss, T* dx, index lddx);
   // row_loss = Σ_j f(x - target): squares; absolute values (gradient 0 at 0); Huber.
-  void (*mse)(index rows, index cols, const T* x, index ldx, const T* target, index ldt,
-              const T* row_weight, double* row_loss, T* dx, index lddx);
-  void (*l1)(index rows, index cols, const T* x, index ldx, const T* target, index ldt,
-             const T* row_weight, double* row_loss, T* dx, index lddx);
-  void (*huber)(index rows, index cols, const T* x, index ldx, const T* target, index ldt,
-                double delta, const T* row_weight, double* row_loss, T* dx, index lddx);
+  void (*mse)(index rows, index cols, const T* x, index ldx, const T* target, index ldt, const T* row_weight,
+              double* row_loss, T* dx, index lddx);
+  void (*l1)(index rows, index cols, const T* x, index ldx, const T* target, index ldt, const T* row_weight,
+             double* row_loss, T* dx, index lddx);
+  void (*huber)(index rows, index cols, const T* x, index ldx, const T* target, index ldt, double delta,
+                const T* row_weight, double* row_loss, T* dx, index lddx);
   // Binary cross-entropy on logits; pos_weight (cols) may be null.
-  void (*bce)(index rows, index cols, const T* x, index ldx, const T* target, index ldt,
-              const T* pos_weight, const T* row_weight, double* row_loss, T* dx, index lddx);
+  void (*bce)(index rows, index cols, const T* x, index ldx, const T* target, index ldt, const T* pos_weight,
+              const T* row_weight, double* row_loss, T* dx, index lddx);
 
   // ---- optim.h: flat arrays of n elements, in place -----------------------------------------
   // v may be null when momentum is 0.

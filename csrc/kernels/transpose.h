@@ -49,12 +49,8 @@ inline vec<float> low(vec<float> a, vec<float> b) {
 inline vec<float> high(vec<float> a, vec<float> b) {
   return __builtin_shufflevector(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
 }
-inline vec<double> low(vec<double> a, vec<double> b) {
-  return __builtin_shufflevector(a, b, 0, 4, 2, 6);
-}
-inline vec<double> high(vec<double> a, vec<double> b) {
-  return __builtin_shufflevector(a, b, 1, 5, 3, 7);
-}
+inline vec<double> low(vec<double> a, vec<double> b) { return __builtin_shufflevector(a, b, 0, 4, 2, 6); }
+inline vec<double> high(vec<double> a, vec<double> b) { return __builtin_shufflevector(a, b, 1, 5, 3, 7); }
 inline vec<float> pair(const float* p, const float* q) {
   return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(q), 1);
 }

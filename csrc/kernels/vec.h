@@ -32,8 +32,12 @@ template <class T> constexpr int kVectorBytes = sizeof(T);
 #endif
 
 template <class T> struct IntOf;
-template <> struct IntOf<float> { using type = std::int32_t; };
-template <> struct IntOf<double> { using type = std::int64_t; };
+template <> struct IntOf<float> {
+  using type = std::int32_t;
+};
+template <> struct IntOf<double> {
+  using type = std::int64_t;
+};
 
 template <class T> struct VecOf {
   using Int = typename IntOf<T>::type;

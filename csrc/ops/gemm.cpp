@@ -20,9 +20,7 @@ constexpr index kSwapColumns = 512;                          // and so many colu
 constexpr index smaller(index x, index y) { return x < y ? x : y; }
 constexpr index blocks(index n, index largest) { return (n + largest - 1) / largest; }
 // Size of the blocks when n is cut into as few as possible, all of nearly the same size.
-constexpr index balanced(index n, index largest) {
-  return n <= largest ? n : blocks(n, blocks(n, largest));
-}
+constexpr index balanced(index n, index largest) { return n <= largest ? n : blocks(n, blocks(n, largest)); }
 // Leading dimension of at least n elements: an odd number of lines, so that rows spread over all
 // sets of the cache.
 template <class T> constexpr index spread(index n) { return (blocks(n, kLine<T>) | 1) * kLine<T>; }
@@ -183,16 +181,14 @@ void gemm_block(const kernels::Kernels<T>& kernels, const Gemm<T>& g, Range rows
         const bool direct = p == 0 && !g.accumulate;
         if (!direct) link.c = partial, link.ldc = kCols;
         one_chain(kernels, link, scratch);
-        if (!direct)
-          kernels.add(block.m, block.n, block.c, block.ldc, partial, kCols, block.c, block.ldc);
+        if (!direct) kernels.add(block.m, block.n, block.c, block.ldc, partial, kCols, block.c, block.ldc);
       }
     }
   }
 }
 
 template <class T>
-void run(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch, int worker,
-         int workers) noexcept {
+void run(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch, int worker, int workers) noexcept {
   // The grid whose largest share costs least: the product itself, and the packing of its A and B,
   // where moving an element costs about as much as a few FMAs.
   constexpr index kGrain = 4, kMove = 4;
@@ -211,8 +207,7 @@ void run(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch, int w
 
 template index gemm_scratch(const Gemm<float>&);
 template index gemm_scratch(const Gemm<double>&);
-template void gemm_block(const kernels::Kernels<float>&, const Gemm<float>&, Range, Range,
-                         float*) noexcept;
+template void gemm_block(const kernels::Kernels<float>&, const Gemm<float>&, Range, Range, float*) noexcept;
 template void gemm_block(const kernels::Kernels<double>&, const Gemm<double>&, Range, Range,
                          double*) noexcept;
 template void run(const kernels::Kernels<float>&, const Gemm<float>&, float*, int, int) noexcept;

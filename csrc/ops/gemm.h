@@ -37,7 +37,6 @@ void gemm_block(const kernels::Kernels<T>& kernels, const Gemm<T>& g, Range rows
 
 // The worker's share of C. No barrier; scratch is the worker's own.
 template <class T>
-void run(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch, int worker,
-         int workers) noexcept;
+void run(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch, int worker, int workers) noexcept;
 
 }  // namespace gv::ops

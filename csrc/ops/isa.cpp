@@ -13,8 +13,9 @@ using kernels::KernelTable;
 std::vector<const KernelTable*> tables() {
   std::vector<const KernelTable*> found;
 #if defined(GV_HAVE_AVX512)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma"))
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma"))
     found.push_back(&gv_kernels_avx512);
 #endif
 #if defined(GV_HAVE_AVX2)

@@ -13,7 +13,8 @@ template <class T> TensorId Lowering<T>::gradient_of(int index) {
   if (!trainable(index)) return -1;
   TensorId& id = program_.gradients[std::size_t(index)];
   const auto size = graph_.parameters()[std::size_t(index)].size;
-  if (id < 0) id = program_.tensor(options_.update_inside ? Place::kept : Place::gradient, 0, size, sizeof(T), index);
+  if (id < 0)
+    id = program_.tensor(options_.update_inside ? Place::kept : Place::gradient, 0, size, sizeof(T), index);
   return id;
 }
 
@@ -26,7 +27,8 @@ template <class T> void Lowering<T>::contribute(NodeId id, TensorId gradient) {
   }
   const TensorId sum = make_like(id);
   const auto [multiplicity, columns] = view(id);
-  program_.step(std::make_unique<Binary<T>>(Arithmetic::add, multiplicity, columns, f.gradient, gradient, sum));
+  program_.step(
+      std::make_unique<Binary<T>>(Arithmetic::add, multiplicity, columns, f.gradient, gradient, sum));
   f.gradient = sum;
 }
 
@@ -49,29 +51,37 @@ template <class T> void Lowering<T>::differentiate(NodeId id) {
   if (f.folded_into >= 0 && n.op == Op::activation) return contribute(x, f.gradient);
   switch (n.op) {
     case Op::input: return;
-    case Op::linear: case Op::matmul_parameter: return differentiate_product(id);
+    case Op::linear:
+    case Op::matmul_parameter: return differentiate_product(id);
     case Op::matmul: return differentiate_matmul(id);
-    case Op::add: case Op::sub: case Op::mul: return differentiate_binary(id);
+    case Op::add:
+    case Op::sub:
+    case Op::mul: return differentiate_binary(id);
     case Op::affine: {
       const TensorId dx = make_like(x);
       program_.step(std::make_unique<Affine<T>>(n.alpha, 0.0, multiplicity, columns, f.gradient, dx));
       return contribute(x, dx);
     }
-    case Op::add_parameter: case Op::mul_parameter: return differentiate_parameter_row(id);
+    case Op::add_parameter:
+    case Op::mul_parameter: return differentiate_parameter_row(id);
     case Op::expand: {
       const Shape& small = graph_.node(x).shape;
       const TensorId dx = make_like(x);
-      program_.whole(std::make_unique<ExpandGradient<T>>(broadcast_source(small, n.shape), true, small.elements(), f.gradient, dx));
+      program_.whole(std::make_unique<ExpandGradient<T>>(broadcast_source(small, n.shape), true,
+                                                         small.elements(), f.gradient, dx));
       return contribute(x, dx);
     }
     case Op::activation: {
       const TensorId dx = make_like(x);
-      program_.step(std::make_unique<ActivationBackward<T>>(n.activation, n.alpha, multiplicity, columns, f.gradient, value(x), dx));
+      program_.step(std::make_unique<ActivationBackward<T>>(n.activation, n.alpha, multiplicity, columns,
+                                                            f.gradient, value(x), dx));
       return contribute(x, dx);
     }
-    case Op::softmax: case Op::log_softmax: {
+    case Op::softmax:
+    case Op::log_softmax: {
       const TensorId dx = make_like(x);
-      program_.whole(std::make_unique<SoftmaxGradient<T>>(n.op == Op::log_softmax, multiplicity, columns, f.gradient, f.value, dx));
+      program_.whole(std::make_unique<SoftmaxGradient<T>>(n.op == Op::log_softmax, multiplicity, columns,
+                                                          f.gradient, f.value, dx));
       return contribute(x, dx);
     }
     case Op::batchnorm: return differentiate_batchnorm(id);
@@ -95,7 +105,8 @@ template <class T> void Lowering<T>::differentiate(NodeId id) {
         end += w;
         if (!facts(n.inputs[i]).needs_gradient) continue;
         const TensorId dx = make_like(n.inputs[i]);
-        program_.whole(std::make_unique<CopyColumns<T>>(wide ? whole.elements() / wide : 0, w, f.gradient, wide, wide - end, dx, w, 0));
+        program_.whole(std::make_unique<CopyColumns<T>>(wide ? whole.elements() / wide : 0, w, f.gradient,
+                                                        wide, wide - end, dx, w, 0));
         contribute(n.inputs[i], dx);
       }
       return;
@@ -137,12 +148,14 @@ template <class T> void Lowering<T>::differentiate_matmul(NodeId id) {
   const index inner = graph_.node(a).shape.last(), columns = y.last();
   if (facts(b).needs_gradient) {
     const TensorId db = make_like(b);
-    program_.whole(std::make_unique<StackedProduct<T>>(stack, inner, columns, rows, value(a), true, dy, false, db));
+    program_.whole(
+        std::make_unique<StackedProduct<T>>(stack, inner, columns, rows, value(a), true, dy, false, db));
     contribute(b, db);
   }
   if (facts(a).needs_gradient) {
     const TensorId da = make_like(a);
-    program_.whole(std::make_unique<StackedProduct<T>>(stack, rows, inner, columns, dy, false, value(b), true, da));
+    program_.whole(
+        std::make_unique<StackedProduct<T>>(stack, rows, inner, columns, dy, false, value(b), true, da));
     contribute(a, da);
   }
 }
@@ -153,9 +166,15 @@ template <class T> void Lowering<T>::differentiate_batchnorm(NodeId id) {
   const NodeId x = n.inputs[0];
   const auto [multiplicity, columns] = view(id);
   const TensorId dx = facts(x).needs_gradient ? make_like(x) : -1;
-  const typename BatchNormGradient<T>::Tensors t{f.gradient, value(x), parameter(n.parameters[0]), f.statistics, dx,
-                                                 gradient_of(n.parameters[0]), gradient_of(n.parameters[1])};
-  program_.step(std::make_unique<BatchNormGradient<T>>(multiplicity, columns, f.relu >= 0, !options_.training, t));
+  const typename BatchNormGradient<T>::Tensors t{f.gradient,
+                                                 value(x),
+                                                 parameter(n.parameters[0]),
+                                                 f.statistics,
+                                                 dx,
+                                                 gradient_of(n.parameters[0]),
+                                                 gradient_of(n.parameters[1])};
+  program_.step(
+      std::make_unique<BatchNormGradient<T>>(multiplicity, columns, f.relu >= 0, !options_.training, t));
   if (dx >= 0) contribute(x, dx);
 }
 
@@ -166,12 +185,12 @@ template <class T> void Lowering<T>::differentiate_layernorm(NodeId id) {
   const auto [multiplicity, columns] = view(id);
   const TensorId dgamma = gradient_of(n.parameters[0]), dbeta = gradient_of(n.parameters[1]);
   if (dgamma >= 0 || dbeta >= 0)
-    program_.step(std::make_unique<LayerNormParameterGradient<T>>(multiplicity, columns, f.gradient, value(x), f.mean,
-                                                                  f.rstd, dgamma, dbeta));
+    program_.step(std::make_unique<LayerNormParameterGradient<T>>(multiplicity, columns, f.gradient, value(x),
+                                                                  f.mean, f.rstd, dgamma, dbeta));
   if (!facts(x).needs_gradient) return;
   const TensorId dx = make_like(x);
-  program_.whole(std::make_unique<LayerNormGradient<T>>(multiplicity, columns, f.gradient, value(x), f.mean, f.rstd,
-                                                        parameter(n.parameters[0]), dx));
+  program_.whole(std::make_unique<LayerNormGradient<T>>(multiplicity, columns, f.gradient, value(x), f.mean,
+                                                        f.rstd, parameter(n.parameters[0]), dx));
   contribute(x, dx);
 }
 
@@ -189,7 +208,8 @@ template <class T> void Lowering<T>::differentiate_parameter_row(NodeId id) {
     if (expanded) {
       Shape small{{}, int(p.shape.size())};
       std::copy(p.shape.begin(), p.shape.end(), small.sizes.begin());
-      program_.whole(std::make_unique<ExpandGradient<T>>(broadcast_source(small, n.shape), false, p.size, row, dp));
+      program_.whole(
+          std::make_unique<ExpandGradient<T>>(broadcast_source(small, n.shape), false, p.size, row, dp));
     }
   }
   if (!facts(x).needs_gradient) return;
@@ -209,7 +229,8 @@ template <class T> void Lowering<T>::differentiate_binary(NodeId id) {
     TensorId dx = dy;
     if (n.op == Op::mul) {
       dx = make_like(in);
-      program_.step(std::make_unique<Binary<T>>(Arithmetic::mul, multiplicity, columns, value(other), dy, dx));
+      program_.step(
+          std::make_unique<Binary<T>>(Arithmetic::mul, multiplicity, columns, value(other), dy, dx));
     } else if (n.op == Op::sub && side == 1) {
       dx = make_like(in);
       program_.step(std::make_unique<Affine<T>>(-1.0, 0.0, multiplicity, columns, dy, dx));

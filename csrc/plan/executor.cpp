@@ -9,14 +9,15 @@
 namespace gv::plan {
 namespace {
 
-constexpr index kSlice = 16 * 1024;           // elements of the flat gradient that one worker takes at a time
-constexpr index kInferenceBytes = 8 << 20;    // arena of one chunk of inference
+constexpr index kSlice = 16 * 1024;  // elements of the flat gradient that one worker takes at a time
+constexpr index kInferenceBytes = 8 << 20;  // arena of one chunk of inference
 constexpr index kInferenceRows = 1024;
 
 }  // namespace
 
 template <class T>
-Executor<T>::Executor(const Graph& graph, const Options& options, const LossSettings* loss, const OptimizerSettings* optimizer)
+Executor<T>::Executor(const Graph& graph, const Options& options, const LossSettings* loss,
+                      const OptimizerSettings* optimizer)
     : graph_(graph),
       options_(options),
       loss_(loss ? std::make_unique<LossSettings>(*loss) : nullptr),
@@ -29,7 +30,8 @@ Executor<T>::Executor(const Graph& graph, const Options& options, const LossSett
     offsets_.push_back(flat_size_);
     flat_size_ += (p.size + kAlign - 1) / kAlign * kAlign;
     if (p.trainable && program_.gradients[i] >= 0)
-      for (index first = 0; first < p.size; first += kSlice) slices_.push_back({int(i), first, std::min(kSlice, p.size - first)});
+      for (index first = 0; first < p.size; first += kSlice)
+        slices_.push_back({int(i), first, std::min(kSlice, p.size - first)});
   }
   update_.offsets = offsets_;
   chunk_sums_.resize(std::size_t((flat_size_ + kRowChunk - 1) / kRowChunk));
@@ -59,7 +61,8 @@ template <class T> void Executor<T>::reserve(index batch) {
   threads_ = num_threads();
   plan_workers(capacity_);
   scratch_each_ = 0;
-  for (const auto& i : program_.instructions) scratch_each_ = std::max(scratch_each_, i->scratch_bytes(capacity_));
+  for (const auto& i : program_.instructions)
+    scratch_each_ = std::max(scratch_each_, i->scratch_bytes(capacity_));
   scratch_each_ = aligned(scratch_each_) + 4096 + 64;  // workers' scratch not on the same cache sets
   scratch_ = Buffer();
   scratch_ = Buffer(scratch_each_ * team_);
@@ -71,7 +74,8 @@ template <class T> void Executor<T>::resolve() {
     const Tensor& t = program_.tensors[i];
     const auto owner = std::size_t(t.owner);
     switch (t.place) {
-      case Place::arena: case Place::kept: addresses_[i] = arena_.data() + arena_offsets_[i]; break;
+      case Place::arena:
+      case Place::kept: addresses_[i] = arena_.data() + arena_offsets_[i]; break;
       case Place::parameter: addresses_[i] = reinterpret_cast<char*>(net_.parameters[owner]); break;
       case Place::running: addresses_[i] = reinterpret_cast<char*>(net_.running[owner]); break;
       case Place::gradient: addresses_[i] = gradients_.data() + offsets_[owner] * index(sizeof(T)); break;
@@ -80,7 +84,8 @@ template <class T> void Executor<T>::resolve() {
   for (const auto& instruction : program_.instructions)
     for (Access& a : instruction->accesses()) a.slot->at = addresses_[std::size_t(a.slot->id)];
   if (loss_ && program_.loss_tensors.weight >= 0)
-    std::transform(loss_->weight.begin(), loss_->weight.end(), address<T>(program_.loss_tensors.weight), [](double w) { return T(w); });
+    std::transform(loss_->weight.begin(), loss_->weight.end(), address<T>(program_.loss_tensors.weight),
+                   [](double w) { return T(w); });
 }
 
 // How many workers each instruction wakes, and where they must meet: between phases, unless only
@@ -94,7 +99,8 @@ template <class T> void Executor<T>::plan_workers(index batch) {
     workers_[i] = workers_for(program_.instructions[i]->nanoseconds(batch));
     team_ = std::max(team_, workers_[i]);
   }
-  bool shared = false, pending = false;  // work of several workers since the last barrier; a phase boundary since then
+  bool shared = false,
+       pending = false;  // work of several workers since the last barrier; a phase boundary since then
   for (std::size_t i = 0; i < n; ++i) {
     pending |= i > 0 && program_.phases[i] != program_.phases[i - 1];
     if (i == program_.loss) shared = pending = false;  // the executor meets here by itself
@@ -123,15 +129,14 @@ template <class T> void Executor<T>::load_targets(const BatchSource<T>& s) {
   for (index r = 0; r < s.rows; ++r) {
     const index sample = s.sample(r);
     const double weight = s.sample_weight ? s.sample_weight[sample] : 1.0;
-    if (t.labels >= 0)
-      std::copy_n(s.labels + sample * m, m, address<std::int64_t>(t.labels) + r * m);
-    else
-      std::copy_n(s.target + sample * elements, elements, address<T>(t.target) + r * elements);
+    if (t.labels >= 0) std::copy_n(s.labels + sample * m, m, address<std::int64_t>(t.labels) + r * m);
+    else std::copy_n(s.target + sample * elements, elements, address<T>(t.target) + r * elements);
     for (index i = 0; i < m; ++i) {
       row_weights_[std::size_t(r * m + i)] = weight;
-      const double share = !cross_entropy         ? double(t.columns)
-                           : loss_->weight.empty() || t.labels < 0 ? 1.0
-                                                   : loss_->weight[std::size_t(s.labels[sample * m + i])];
+      const double share = !cross_entropy ? double(t.columns)
+                           : loss_->weight.empty() || t.labels < 0
+                               ? 1.0
+                               : loss_->weight[std::size_t(s.labels[sample * m + i])];
       denominator += weight * share;
     }
   }
@@ -156,7 +161,8 @@ template <class T> double Executor<T>::loss_value(index batch) const noexcept {
 }
 
 template <class T>
-void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t last, int worker, int team) noexcept {
+void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t last, int worker,
+                             int team) noexcept {
   char* scratch = scratch_.data() + worker * scratch_each_;
   for (std::size_t i = first; i < last; ++i) {
     if (barrier_before_[i]) barrier_.wait(team);
@@ -178,7 +184,7 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
   }
   StepResult result;
   result.workers = team_;
-  const Context<T> context{&ops::active_table().of<T>(), source.rows, request.seed, request.step,
+  const Context<T> context{&ops::active_table().of<T>(),  source.rows, request.seed, request.step,
                            updates_ ? &update_ : nullptr, &source};
   const std::size_t begin = request.forward ? 0 : program_.loss;
   const std::size_t end = request.backward ? program_.instructions.size() : program_.loss;
@@ -213,18 +219,16 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
 // After the last backward phase: accumulate, clip, update what was not updated inside, and commit
 // the running statistics.
 template <class T>
-void Executor<T>::finish(const Context<T>& c, const StepRequest& r, double loss, StepResult& result, int worker,
-                         int team) noexcept {
+void Executor<T>::finish(const Context<T>& c, const StepRequest& r, double loss, StepResult& result,
+                         int worker, int team) noexcept {
   barrier_.wait(team);
   const auto& k = *c.kernels;
   if (!options_.update_inside && (r.accumulate || accumulated_ > 0)) {
     T *sum = reinterpret_cast<T*>(sums_.data()), *gradient = reinterpret_cast<T*>(gradients_.data());
     const Range mine = share(flat_size_, kRowChunk, worker, team);
     T *to = r.accumulate ? sum : gradient, *from = r.accumulate ? gradient : sum;
-    if (r.accumulate && accumulated_ == 0)
-      std::copy(from + mine.first, from + mine.last, to + mine.first);
-    else
-      k.accumulate(mine.size(), to + mine.first, from + mine.first);
+    if (r.accumulate && accumulated_ == 0) std::copy(from + mine.first, from + mine.last, to + mine.first);
+    else k.accumulate(mine.size(), to + mine.first, from + mine.first);
     barrier_.wait(team);
   }
   if (r.update && r.clip_norm > 0 && !clip(k, r, result, worker, team)) return;
@@ -247,11 +251,13 @@ void Executor<T>::finish(const Context<T>& c, const StepRequest& r, double loss,
 
 // Scales the stored gradient so that its norm is at most clip_norm, as torch's clip_grad_norm_.
 template <class T>
-bool Executor<T>::clip(const kernels::Kernels<T>& k, const StepRequest& r, StepResult& result, int worker, int team) noexcept {
+bool Executor<T>::clip(const kernels::Kernels<T>& k, const StepRequest& r, StepResult& result, int worker,
+                       int team) noexcept {
   T* flat = reinterpret_cast<T*>(gradients_.data());
   const Range chunks = share(index(chunk_sums_.size()), 1, worker, team);
   for (index i = chunks.first; i < chunks.last; ++i)
-    chunk_sums_[std::size_t(i)] = k.sum_of_squares(std::min(kRowChunk, flat_size_ - i * kRowChunk), flat + i * kRowChunk);
+    chunk_sums_[std::size_t(i)] =
+        k.sum_of_squares(std::min(kRowChunk, flat_size_ - i * kRowChunk), flat + i * kRowChunk);
   barrier_.wait(team);
   double squares = 0;
   for (double s : chunk_sums_) squares += s;
@@ -273,7 +279,9 @@ template <class T> void Executor<T>::infer(const BatchSource<T>& source, const s
   index per_sample = 1;
   for (const Tensor& t : program_.tensors)
     if (t.storage == &t - program_.tensors.data()) per_sample = std::max(per_sample, t.per_sample);
-  const index fits = std::clamp<index>(kInferenceBytes / (8 * per_sample * index(sizeof(T))) / kRowBlock * kRowBlock, kRowBlock, kInferenceRows);
+  const index fits =
+      std::clamp<index>(kInferenceBytes / (8 * per_sample * index(sizeof(T))) / kRowBlock * kRowBlock,
+                        kRowBlock, kInferenceRows);
   const index chunk = std::min(source.rows, fits);
   reserve(chunk);
   std::vector<index> sizes;
@@ -284,7 +292,9 @@ template <class T> void Executor<T>::infer(const BatchSource<T>& source, const s
     for (std::size_t i = 0; i < part.inputs.size(); ++i)
       part.inputs[i] = source.inputs[i] + first * graph_.node(graph_.inputs()[i]).shape.elements();
     const Context<T> context{&ops::active_table().of<T>(), part.rows, 0, 0, nullptr, &part};
-    parallel(team_, [&](int worker, int team) { run_phases(context, 0, program_.instructions.size(), worker, team); });
+    parallel(team_, [&](int worker, int team) {
+      run_phases(context, 0, program_.instructions.size(), worker, team);
+    });
     for (std::size_t i = 0; i < outputs.size(); ++i)
       std::copy_n(output(index(i)), part.rows * sizes[i], outputs[i] + first * sizes[i]);
   }

@@ -43,7 +43,8 @@ struct StepResult {
 template <class T> class Executor {
  public:
   // loss may be null; then no target is loaded. optimizer may be null; then nothing is updated.
-  Executor(const Graph& graph, const Options& options, const LossSettings* loss, const OptimizerSettings* optimizer);
+  Executor(const Graph& graph, const Options& options, const LossSettings* loss,
+           const OptimizerSettings* optimizer);
 
   void bind(const Bindings<T>& net, const OptimizerState<T>& state);
   // Memory for so many samples, and for the current number of threads; cheap if there is enough.
@@ -75,16 +76,23 @@ template <class T> class Executor {
   std::atomic_flag& busy() { return busy_; }
 
  private:
-  struct Slice { int parameter; index first, n; };  // of the flat gradient
+  struct Slice {
+    int parameter;
+    index first, n;
+  };  // of the flat gradient
 
-  template <class E> E* address(TensorId id) const { return reinterpret_cast<E*>(addresses_[std::size_t(id)]); }
+  template <class E> E* address(TensorId id) const {
+    return reinterpret_cast<E*>(addresses_[std::size_t(id)]);
+  }
   void resolve();
   void plan_workers(index batch);
   void load_targets(const BatchSource<T>& source);
   double loss_value(index batch) const noexcept;
   void run_phases(const Context<T>& c, std::size_t first, std::size_t last, int worker, int team) noexcept;
-  void finish(const Context<T>& c, const StepRequest& r, double loss, StepResult& result, int worker, int team) noexcept;
-  bool clip(const kernels::Kernels<T>& k, const StepRequest& r, StepResult& result, int worker, int team) noexcept;
+  void finish(const Context<T>& c, const StepRequest& r, double loss, StepResult& result, int worker,
+              int team) noexcept;
+  bool clip(const kernels::Kernels<T>& k, const StepRequest& r, StepResult& result, int worker,
+            int team) noexcept;
 
   const Graph graph_;
   const Options options_;

@@ -18,9 +18,11 @@ std::string text(const std::vector<index>& sizes) {
 
 const char* name_of(Op op) {
   switch (op) {
-    case Op::add: case Op::add_parameter: return "add";
+    case Op::add:
+    case Op::add_parameter: return "add";
     case Op::sub: return "subtract";
-    case Op::mul: case Op::mul_parameter: return "multiply";
+    case Op::mul:
+    case Op::mul_parameter: return "multiply";
     default: return "graph";
   }
 }
@@ -46,7 +48,8 @@ Shape broadcast(const Shape& a, const Shape& b) {
 index Shape::elements() const {
   index n = 1;
   for (int i = 0; i < rank; ++i)
-    if (__builtin_mul_overflow(n, sizes[std::size_t(i)], &n)) throw std::invalid_argument("[shape] too many elements in " + text());
+    if (__builtin_mul_overflow(n, sizes[std::size_t(i)], &n))
+      throw std::invalid_argument("[shape] too many elements in " + text());
   return n;
 }
 
@@ -103,7 +106,8 @@ NodeId Graph::linear(NodeId x, int weight, int bias) {
   const Node& in = node(x);
   const ParameterInfo& w = parameters_[std::size_t(weight)];
   if (w.shape.size() != 2) fail("linear", "weight of shape (out_features, in_features)", text(w.shape));
-  if (in.shape.rank < 1) fail("linear", "x of shape (batch, …, " + std::to_string(w.shape[1]) + ")", in.shape.text());
+  if (in.shape.rank < 1)
+    fail("linear", "x of shape (batch, …, " + std::to_string(w.shape[1]) + ")", in.shape.text());
   if (in.shape.last() != w.shape[1])
     fail("linear", "x with " + std::to_string(w.shape[1]) + " features (weight " + text(w.shape) + ")",
          std::to_string(in.shape.last()) + " features: x " + in.shape.text());
@@ -131,7 +135,8 @@ NodeId Graph::matmul(NodeId a, NodeId b) {
   const bool stacked = sa.rank == 3 && sb.rank == 3;
   if (sa.rank != sb.rank || sa.rank < 2 || (stacked && sa.sizes[0] != sb.sizes[0]) ||
       sa.last() != sb.sizes[std::size_t(sb.rank - 2)])
-    fail("matmul", "values (batch, …, m, k) and (batch, …, k, n) of equal rank", sa.text() + " and " + sb.text());
+    fail("matmul", "values (batch, …, m, k) and (batch, …, k, n) of equal rank",
+         sa.text() + " and " + sb.text());
   Node out{Op::matmul, sa, {a, b}};
   out.shape.sizes[std::size_t(sa.rank - 1)] = sb.last();
   return append(std::move(out));
@@ -165,7 +170,8 @@ NodeId Graph::with_parameter(Op op, NodeId x, int parameter) {
   if (fits) std::copy(p.shape.begin(), p.shape.end(), given.sizes.begin());
   const Shape shape = fits ? broadcast(node(x).shape, given) : Shape{{}, -1};
   if (shape.rank < 0)
-    fail(name_of(op), "a parameter that broadcasts over the trailing axes of " + node(x).shape.text(), text(p.shape));
+    fail(name_of(op), "a parameter that broadcasts over the trailing axes of " + node(x).shape.text(),
+         text(p.shape));
   Node out{op, shape, {expanded(x, shape)}};
   out.parameters[0] = parameter;
   return append(std::move(out));
@@ -179,11 +185,13 @@ NodeId Graph::activation(NodeId x, Activation kind, double alpha) {
 }
 
 NodeId Graph::softmax(NodeId x, bool log) {
-  if (node(x).shape.rank < 1) fail(log ? "log_softmax" : "softmax", "x of shape (batch, …, classes)", node(x).shape.text());
+  if (node(x).shape.rank < 1)
+    fail(log ? "log_softmax" : "softmax", "x of shape (batch, …, classes)", node(x).shape.text());
   return append(Node{log ? Op::log_softmax : Op::softmax, node(x).shape, {x}});
 }
 
-NodeId Graph::batchnorm(NodeId x, int gamma, int beta, int running_mean, int running_var, double eps, double momentum) {
+NodeId Graph::batchnorm(NodeId x, int gamma, int beta, int running_mean, int running_var, double eps,
+                        double momentum) {
   const Shape& shape = node(x).shape;
   const index features = buffers_[std::size_t(running_mean)].size;
   if (shape.rank < 1 || shape.last() != features)
@@ -228,13 +236,15 @@ NodeId Graph::reshape(NodeId x, Shape shape) {
 NodeId Graph::concatenate(const std::vector<NodeId>& parts, int axis) {
   if (parts.empty()) fail("concatenate", "at least one value", "none");
   Shape shape = node(parts[0]).shape;
-  if (axis < 0 || axis >= shape.rank) fail("concatenate", "a trailing axis of " + shape.text(), "axis " + std::to_string(axis + 1));
+  if (axis < 0 || axis >= shape.rank)
+    fail("concatenate", "a trailing axis of " + shape.text(), "axis " + std::to_string(axis + 1));
   const auto at = std::size_t(axis);
   for (std::size_t i = 1; i < parts.size(); ++i) {
     Shape part = node(parts[i]).shape;
     const index size = part.rank == shape.rank ? part.sizes[at] : 0;
     part.sizes[at] = shape.sizes[at];
-    if (!(part == shape)) fail("concatenate", "shapes equal but for the axis, as " + shape.text(), node(parts[i]).shape.text());
+    if (!(part == shape))
+      fail("concatenate", "shapes equal but for the axis, as " + shape.text(), node(parts[i]).shape.text());
     shape.sizes[at] += size;
   }
   Node out{Op::concatenate, shape, parts};

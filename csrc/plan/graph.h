@@ -28,13 +28,18 @@ enum class Op : std::uint8_t {
   linear,            // x, parameter weight (out, in), parameter bias or -1
   matmul_parameter,  // x @ parameter (in, out)
   matmul,            // value @ value, sample by sample
-  add, sub, mul,     // two values of one shape
+  add,
+  sub,
+  mul,     // two values of one shape
   affine,            // scale * x + shift
-  add_parameter, mul_parameter,  // x with a parameter that broadcasts over the trailing axes
+  add_parameter,
+  mul_parameter,  // x with a parameter that broadcasts over the trailing axes
   expand,            // trailing broadcast of a value
   activation,
-  softmax, log_softmax,  // over the last axis
-  batchnorm, layernorm,
+  softmax,
+  log_softmax,  // over the last axis
+  batchnorm,
+  layernorm,
   dropout,
   reshape,           // of the trailing axes: the same memory
   concatenate        // along a trailing axis
@@ -84,7 +89,8 @@ class Graph {
   NodeId with_parameter(Op op, NodeId x, int parameter);  // add_parameter, mul_parameter
   NodeId activation(NodeId x, Activation kind, double alpha);
   NodeId softmax(NodeId x, bool log);
-  NodeId batchnorm(NodeId x, int gamma, int beta, int running_mean, int running_var, double eps, double momentum);
+  NodeId batchnorm(NodeId x, int gamma, int beta, int running_mean, int running_var, double eps,
+                   double momentum);
   NodeId layernorm(NodeId x, int gamma, int beta, double eps);
   NodeId dropout(NodeId x, double p);
   NodeId reshape(NodeId x, Shape shape);

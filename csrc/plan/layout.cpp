@@ -92,7 +92,8 @@ index layout(std::vector<Tensor>& tensors, std::vector<index>& offsets, index ba
     offsets[std::size_t(i)] = kept + free.take(aligned(std::max<index>(1, t.bytes(batch))));
   }
   for (std::size_t i = 0; i < tensors.size(); ++i)
-    if (tensors[i].place == Place::arena && offsets[i] < 0) offsets[i] = std::max<index>(0, offsets[std::size_t(tensors[i].storage)]);
+    if (tensors[i].place == Place::arena && offsets[i] < 0)
+      offsets[i] = std::max<index>(0, offsets[std::size_t(tensors[i].storage)]);
   return kept + free.end();
 }
 

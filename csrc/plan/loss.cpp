@@ -15,11 +15,14 @@ template <class T> void Loss<T>::run(const Context<T>& c, const Worker& w) const
   switch (settings_.kind) {
     case LossKind::cross_entropy:
       if (labels_)
-        return k.cross_entropy(n, ld, x, ld, labels_.get() + r, weight, settings_.label_smoothing, row_weight, value, dx, ld);
-      return k.cross_entropy_soft(n, ld, x, ld, target, ld, weight, settings_.label_smoothing, row_weight, value, dx, ld);
+        return k.cross_entropy(n, ld, x, ld, labels_.get() + r, weight, settings_.label_smoothing, row_weight,
+                               value, dx, ld);
+      return k.cross_entropy_soft(n, ld, x, ld, target, ld, weight, settings_.label_smoothing, row_weight,
+                                  value, dx, ld);
     case LossKind::mse: return k.mse(n, ld, x, ld, target, ld, row_weight, value, dx, ld);
     case LossKind::l1: return k.l1(n, ld, x, ld, target, ld, row_weight, value, dx, ld);
-    case LossKind::huber: return k.huber(n, ld, x, ld, target, ld, settings_.delta, row_weight, value, dx, ld);
+    case LossKind::huber:
+      return k.huber(n, ld, x, ld, target, ld, settings_.delta, row_weight, value, dx, ld);
     case LossKind::bce: return k.bce(n, ld, x, ld, target, ld, weight, row_weight, value, dx, ld);
   }
 }

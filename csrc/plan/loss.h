@@ -39,7 +39,9 @@ template <class T> class Loss final : public Instruction<T> {
   }
   void run(const Context<T>& c, const Worker& w) const noexcept override;
   index scratch_bytes(index) const override { return 0; }
-  double nanoseconds(index batch) const override { return double(t_.multiplicity * batch) * double(t_.columns) * 2; }
+  double nanoseconds(index batch) const override {
+    return double(t_.multiplicity * batch) * double(t_.columns) * 2;
+  }
 
  private:
   const LossSettings settings_;

@@ -50,7 +50,8 @@ template <class T> void Lowering<T>::find_folds() {
     Facts& f = facts_[i];
     NodeId end = NodeId(i);
     const auto next = [&] { return facts(end).uses == 1 ? user[std::size_t(end)] : -1; };
-    if (const NodeId n = next(); n >= 0 && graph_.node(n).op == Op::activation && graph_.node(n).activation == Activation::relu) {
+    if (const NodeId n = next();
+        n >= 0 && graph_.node(n).op == Op::activation && graph_.node(n).activation == Activation::relu) {
       f.relu = end = n;
       facts(n).folded_into = NodeId(i);
     }
@@ -105,10 +106,12 @@ template <class T> void Lowering<T>::lower(NodeId id) {
   if (facts(id).folded_into >= 0) return;
   switch (n.op) {
     case Op::input: return;
-    case Op::linear: case Op::matmul_parameter: {
+    case Op::linear:
+    case Op::matmul_parameter: {
       const index inner = graph_.node(x).shape.last();
-      program_.step(std::make_unique<Product<T>>(multiplicity, columns, inner, value(x), parameter(n.parameters[0]),
-                                                 n.op == Op::linear, parameter(n.parameters[1]), make_value(id)));
+      program_.step(std::make_unique<Product<T>>(multiplicity, columns, inner, value(x),
+                                                 parameter(n.parameters[0]), n.op == Op::linear,
+                                                 parameter(n.parameters[1]), make_value(id)));
       return;
     }
     case Op::matmul: {
@@ -122,26 +125,32 @@ template <class T> void Lowering<T>::lower(NodeId id) {
     case Op::sub: return binary(Arithmetic::sub);
     case Op::mul: return binary(Arithmetic::mul);
     case Op::affine:
-      program_.step(std::make_unique<Affine<T>>(n.alpha, n.beta, multiplicity, columns, value(x), make_value(id)));
+      program_.step(
+          std::make_unique<Affine<T>>(n.alpha, n.beta, multiplicity, columns, value(x), make_value(id)));
       return;
-    case Op::add_parameter: case Op::mul_parameter: return lower_parameter_row(id);
+    case Op::add_parameter:
+    case Op::mul_parameter: return lower_parameter_row(id);
     case Op::expand:
       program_.whole(std::make_unique<Expand<T>>(broadcast_source(graph_.node(x).shape, n.shape), true,
                                                  graph_.node(x).shape.elements(), value(x), make_value(id)));
       return;
     case Op::activation:
-      program_.step(std::make_unique<ActivationForward<T>>(n.activation, n.alpha, multiplicity, columns, value(x), make_value(id)));
+      program_.step(std::make_unique<ActivationForward<T>>(n.activation, n.alpha, multiplicity, columns,
+                                                           value(x), make_value(id)));
       return;
-    case Op::softmax: case Op::log_softmax:
-      program_.whole(std::make_unique<Softmax<T>>(n.op == Op::log_softmax, multiplicity, columns, value(x), make_value(id)));
+    case Op::softmax:
+    case Op::log_softmax:
+      program_.whole(std::make_unique<Softmax<T>>(n.op == Op::log_softmax, multiplicity, columns, value(x),
+                                                  make_value(id)));
       return;
     case Op::batchnorm: return lower_batchnorm(id);
     case Op::layernorm: {
       Facts& f = facts(id);
       f.mean = program_.tensor(Place::arena, multiplicity, 0, sizeof(T));
       f.rstd = program_.tensor(Place::arena, multiplicity, 0, sizeof(T));
-      program_.whole(std::make_unique<LayerNorm<T>>(multiplicity, columns, n.eps, value(x), parameter(n.parameters[0]),
-                                                    parameter(n.parameters[1]), f.mean, f.rstd, make_value(id)));
+      program_.whole(std::make_unique<LayerNorm<T>>(multiplicity, columns, n.eps, value(x),
+                                                    parameter(n.parameters[0]), parameter(n.parameters[1]),
+                                                    f.mean, f.rstd, make_value(id)));
       return;
     }
     case Op::dropout:
@@ -149,7 +158,8 @@ template <class T> void Lowering<T>::lower(NodeId id) {
         facts(id).value = value(x);
         return;
       }
-      program_.step(std::make_unique<Dropout<T>>(n.alpha, n.site, multiplicity, columns, value(x), make_value(id)));
+      program_.step(
+          std::make_unique<Dropout<T>>(n.alpha, n.site, multiplicity, columns, value(x), make_value(id)));
       return;
     case Op::reshape: facts(id).value = value(x); return;
     case Op::concatenate: return lower_concatenate(id);
@@ -169,8 +179,15 @@ template <class T> void Lowering<T>::lower_batchnorm(NodeId id) {
   const TensorId y = make_value(end);
   if (options_.gradients || options_.training)
     f.statistics = program_.tensor(Place::arena, 0, Statistics<T>::kRows * columns, sizeof(T));
-  typename BatchNorm<T>::Tensors t{value(n.inputs[0]), parameter(n.parameters[0]), parameter(n.parameters[1]),
-                                   residual >= 0 ? value(residual) : -1, y, f.statistics, -1, -1, -1};
+  typename BatchNorm<T>::Tensors t{value(n.inputs[0]),
+                                   parameter(n.parameters[0]),
+                                   parameter(n.parameters[1]),
+                                   residual >= 0 ? value(residual) : -1,
+                                   y,
+                                   f.statistics,
+                                   -1,
+                                   -1,
+                                   -1};
   const TensorId mean = running_[std::size_t(n.buffers[0])], var = running_[std::size_t(n.buffers[1])];
   if (options_.training) {
     t.moments = program_.tensor(Place::kept, 0, 2 * columns, sizeof(double));
@@ -202,11 +219,12 @@ template <class T> void Lowering<T>::lower_parameter_row(NodeId id) {
     row = program_.tensor(Place::arena, 0, columns, sizeof(T));
     Shape small{{}, int(p.shape.size())};
     std::copy(p.shape.begin(), p.shape.end(), small.sizes.begin());
-    program_.whole(std::make_unique<Expand<T>>(broadcast_source(small, n.shape), false, p.size, parameter(n.parameters[0]), row));
+    program_.whole(std::make_unique<Expand<T>>(broadcast_source(small, n.shape), false, p.size,
+                                               parameter(n.parameters[0]), row));
   }
   facts(id).row = row;
-  program_.step(std::make_unique<RowBinary<T>>(n.op == Op::mul_parameter, multiplicity, columns, value(n.inputs[0]), row,
-                                               make_value(id)));
+  program_.step(std::make_unique<RowBinary<T>>(n.op == Op::mul_parameter, multiplicity, columns,
+                                               value(n.inputs[0]), row, make_value(id)));
 }
 
 template <class T> void Lowering<T>::lower_concatenate(NodeId id) {
@@ -226,7 +244,8 @@ template <class T> void Lowering<T>::lower_concatenate(NodeId id) {
   }
 }
 
-template <class T> Program<T> make_program(const Graph& graph, const Options& options, const LossSettings* loss) {
+template <class T> Program<T> make_program(const Graph& graph, const Options& options,
+                                           const LossSettings* loss) {
   Program<T> program;
   Lowering<T> lowering(graph, options, program);
   lowering.forward();
@@ -240,8 +259,7 @@ template <class T> Program<T> make_program(const Graph& graph, const Options& op
       t.multiplicity = t.columns ? shape.elements() / t.columns : 0;
       if (loss->kind == LossKind::cross_entropy && loss->labels)
         t.labels = program.tensor(Place::kept, t.multiplicity, 0, sizeof(std::int64_t));
-      else
-        t.target = program.tensor(Place::kept, shape.elements(), 0, sizeof(T));
+      else t.target = program.tensor(Place::kept, shape.elements(), 0, sizeof(T));
       t.row_weight = program.tensor(Place::kept, t.multiplicity, 0, sizeof(T));
       t.row_loss = program.tensor(Place::kept, t.multiplicity, 0, sizeof(double));
       if (!loss->weight.empty()) t.weight = program.tensor(Place::kept, 0, t.columns, sizeof(T));

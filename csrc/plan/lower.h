@@ -24,7 +24,9 @@ template <class T> class Lowering {
     NodeId relu = -1, sum = -1;             // of a batch norm: the nodes folded into it
     NodeId folded_into = -1;                // of such a node: the batch norm
   };
-  struct View { index multiplicity, columns; };  // how a value is seen as rows and columns
+  struct View {
+    index multiplicity, columns;
+  };  // how a value is seen as rows and columns
 
   Facts& facts(NodeId id) { return facts_[std::size_t(id)]; }
   View view(NodeId id) const;

@@ -36,15 +36,15 @@ template <class T> struct Program {
   std::size_t backward = 0;
 
   std::vector<std::unique_ptr<Instruction<T>>> instructions;  // what schedule() makes of the items
-  std::vector<int> phases;                                    // of each instruction; a barrier between two phases
-  std::size_t loss = 0;             // instructions before: forward and loss; from it on: backward
+  std::vector<int> phases;  // of each instruction; a barrier between two phases
+  std::size_t loss = 0;  // instructions before: forward and loss; from it on: backward
   int forward_phases = 0, phase_count = 0;
 
   std::vector<TensorId> inputs, outputs;
   std::vector<TensorId> tap_values, tap_gradients;  // -1 where the loss does not depend on it
   std::vector<TensorId> gradients;  // by parameter; -1: none, or updated inside
   std::vector<BatchStatistics> statistics;
-  TensorId seed_gradient = -1;      // gradient of the first output, where backward starts
+  TensorId seed_gradient = -1;  // gradient of the first output, where backward starts
   LossTensors loss_tensors;
 
   TensorId tensor(Place place, index per_sample, index fixed, int element_bytes, int owner = -1) {
@@ -58,7 +58,8 @@ template <class T> struct Program {
 };
 
 // The instructions of a graph; loss may be null (inference, or a loss computed by the caller).
-template <class T> Program<T> make_program(const Graph& graph, const Options& options, const LossSettings* loss);
+template <class T> Program<T> make_program(const Graph& graph, const Options& options,
+                                           const LossSettings* loss);
 
 // schedule.cpp: groups, phases, lifetimes, and which tensors overwrite their inputs.
 template <class T> void schedule(Program<T>& program, bool fuse);

@@ -82,13 +82,16 @@ template <class T> void merge_overwrites(Program<T>& program) {
     for (std::size_t i = 0; i < program.instructions.size(); ++i)
       if (const auto* g = dynamic_cast<const PanelGroup<T>*>(program.instructions[i].get()))
         for (const auto& s : g->steps()) visit(++number, i, *s, s.get());
-      else
-        visit(++number, i, *program.instructions[i], static_cast<PanelStep<T>*>(nullptr));
+      else visit(++number, i, *program.instructions[i], static_cast<PanelStep<T>*>(nullptr));
   };
   each_step([&](std::size_t n, std::size_t, const Accesses& step, PanelStep<T>*) {
     for (const Access& a : step.accesses()) last_use[std::size_t(a.slot->id)] = n;
   });
-  struct Use { std::size_t instruction; int phase_before; bool local; };  // of the memory of a root
+  struct Use {
+    std::size_t instruction;
+    int phase_before;
+    bool local;
+  };  // of the memory of a root
   std::vector<Use> uses(tensors.size(), Use{std::size_t(-1), -1, true});
   each_step([&](std::size_t n, std::size_t i, const Accesses& step, PanelStep<T>* panel) {
     for (const Access& a : step.accesses()) {
@@ -103,7 +106,8 @@ template <class T> void merge_overwrites(Program<T>& program) {
     Tensor &to = tensors[std::size_t(out)], &from = tensors[std::size_t(in)];
     const Use& u = uses[std::size_t(from.storage)];
     if (to.place != Place::arena || from.place != Place::arena || to.storage != out) return;
-    if (to.per_sample != from.per_sample || to.fixed != from.fixed || to.element_bytes != from.element_bytes) return;
+    if (to.per_sample != from.per_sample || to.fixed != from.fixed || to.element_bytes != from.element_bytes)
+      return;
     if (last_use[std::size_t(in)] != n || !u.local || u.phase_before >= program.phases[i]) return;
     Tensor& root = tensors[std::size_t(from.storage)];
     root.last_phase = std::max(root.last_phase, to.last_phase);

@@ -46,10 +46,12 @@ template <class T> void PanelGroup<T>::append(std::unique_ptr<PanelStep<T>> step
 template <class T> void PanelGroup<T>::run(const Context<T>& context, const Worker& worker) const noexcept {
   const index rows = multiplicity_ * context.batch;
   const index grains = std::max<index>(1, (columns_ + kGrain - 1) / kGrain);
-  const int by_columns = all_rows_ ? worker.team : int(std::min<index>(worker.team, std::max<index>(1, columns_ / kNarrow)));
+  const int by_columns =
+      all_rows_ ? worker.team : int(std::min<index>(worker.team, std::max<index>(1, columns_ / kNarrow)));
   const int by_rows = all_rows_ ? 1 : worker.team / by_columns;
   if (worker.id >= by_columns * by_rows) return;
-  const Range mine = share(columns_, grains >= 4 * by_columns ? 2 * kGrain : kGrain, worker.id % by_columns, by_columns);
+  const Range mine =
+      share(columns_, grains >= 4 * by_columns ? 2 * kGrain : kGrain, worker.id % by_columns, by_columns);
   const Range range = share(rows, kGrain, worker.id / by_columns, by_rows);
   const index width = panel_width(rows, std::max<index>(1, mine.size()), 1, sizeof(T));
   for (index first = mine.first; first < mine.last; first += width) {

@@ -75,7 +75,9 @@ template <class T> class PanelStep : public Accesses {
     return double(multiplicity * batch) * double(columns) * 0.06;
   }
   // The input whose memory the output may take if nobody needs it afterwards; {-1, -1} if none.
-  struct Overwrite { TensorId output, input; };
+  struct Overwrite {
+    TensorId output, input;
+  };
   virtual Overwrite overwrites() const { return {-1, -1}; }
 
   index rows(const Context<T>& c) const { return multiplicity * c.batch; }

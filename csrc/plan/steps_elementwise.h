@@ -91,7 +91,8 @@ template <class T> class ActivationForward final : public PanelStep<T> {
 // dx = dy * f'(x), from the input x of the activation.
 template <class T> class ActivationBackward final : public PanelStep<T> {
  public:
-  ActivationBackward(Activation kind, double alpha, index multiplicity, index columns, TensorId dy, TensorId x, TensorId dx)
+  ActivationBackward(Activation kind, double alpha, index multiplicity, index columns, TensorId dy,
+                     TensorId x, TensorId dx)
       : PanelStep<T>(multiplicity, columns, false), kind_(kind), params_{alpha} {
     this->reads(dy_, dy);
     this->reads(x_, x);
@@ -99,8 +100,8 @@ template <class T> class ActivationBackward final : public PanelStep<T> {
   }
   void panel(const Context<T>& c, Range rows, Range cols, char*) const noexcept override {
     const index ld = this->columns, at = rows.first * ld + cols.first;
-    c.kernels->activation_backward(kind_, params_, rows.size(), cols.size(), dy_.get() + at, ld, x_.get() + at, ld,
-                                   dx_.get() + at, ld);
+    c.kernels->activation_backward(kind_, params_, rows.size(), cols.size(), dy_.get() + at, ld,
+                                   x_.get() + at, ld, dx_.get() + at, ld);
   }
   typename PanelStep<T>::Overwrite overwrites() const override { return {dx_.id, dy_.id}; }
 

@@ -27,7 +27,8 @@ template <class T> class LoadInput final : public Instruction<T> {
     const Range rows = share(c.batch, 8, w.id, w.team);
     const T* x = c.source->inputs[input_];
     for (index r = rows.first; r < rows.last; ++r)
-      std::memcpy(y_.get() + r * elements_, x + c.source->sample(r) * elements_, std::size_t(elements_) * sizeof(T));
+      std::memcpy(y_.get() + r * elements_, x + c.source->sample(r) * elements_,
+                  std::size_t(elements_) * sizeof(T));
   }
   index scratch_bytes(index) const override { return 0; }
   double nanoseconds(index batch) const override { return double(batch) * double(elements_) * 0.2; }

@@ -14,8 +14,8 @@ namespace gv::plan {
 // (inner, columns): also dx = dy @ weight, where weight lies as it is used.
 template <class T> class Product final : public PanelStep<T> {
  public:
-  Product(index multiplicity, index columns, index inner, TensorId x, TensorId weight, bool transposed, TensorId bias,
-          TensorId y)
+  Product(index multiplicity, index columns, index inner, TensorId x, TensorId weight, bool transposed,
+          TensorId bias, TensorId y)
       : PanelStep<T>(multiplicity, columns, false), inner_(inner), transposed_(transposed) {
     this->reads(x_, x, false);
     this->reads(weight_, weight, false);
@@ -28,7 +28,8 @@ template <class T> class Product final : public PanelStep<T> {
     ops::gemm_block(*c.kernels, product, rows, cols, reinterpret_cast<T*>(scratch));
     if (bias_) {
       T* y = y_.get() + rows.first * this->columns + cols.first;
-      c.kernels->add_row(rows.size(), cols.size(), y, this->columns, bias_.get() + cols.first, y, this->columns);
+      c.kernels->add_row(rows.size(), cols.size(), y, this->columns, bias_.get() + cols.first, y,
+                         this->columns);
     }
   }
   index scratch_bytes(index batch) const override {
@@ -65,15 +66,17 @@ template <class T> class Product final : public PanelStep<T> {
 // into the optimiser and is never stored.
 template <class T> class ProductGradient final : public Instruction<T> {
  public:
-  ProductGradient(index multiplicity, index rows, index columns, TensorId left, TensorId right, TensorId gradient,
-                  int parameter, TensorId updated)
-      : multiplicity_(multiplicity), rows_(rows), columns_(columns), parameter_(parameter), updates_(updated >= 0) {
+  ProductGradient(index multiplicity, index rows, index columns, TensorId left, TensorId right,
+                  TensorId gradient, int parameter, TensorId updated)
+      : multiplicity_(multiplicity),
+        rows_(rows),
+        columns_(columns),
+        parameter_(parameter),
+        updates_(updated >= 0) {
     this->reads(left_, left, false);
     this->reads(right_, right, false);
-    if (updates_)
-      this->writes(updated_, updated, false);
-    else
-      this->writes(gradient_, gradient, false);
+    if (updates_) this->writes(updated_, updated, false);
+    else this->writes(gradient_, gradient, false);
   }
 
   void run(const Context<T>& c, const Worker& w) const noexcept override {
@@ -91,7 +94,8 @@ template <class T> class ProductGradient final : public Instruction<T> {
   }
   index scratch_bytes(index batch) const override {
     const index gemm = ops::gemm_scratch(describe(multiplicity_ * batch, 0, rows_at_once(), nullptr));
-    return (gemm + (updates_ ? aligned(rows_at_once() * columns_ * index(sizeof(T))) / index(sizeof(T)) : 0)) *
+    return (gemm +
+            (updates_ ? aligned(rows_at_once() * columns_ * index(sizeof(T))) / index(sizeof(T)) : 0)) *
            index(sizeof(T));
   }
   double nanoseconds(index batch) const override {
@@ -137,7 +141,12 @@ template <class T> class StackedProduct final : public Instruction<T> {
   // Each of the multiplicity * batch products is (m, k) @ (k, n).
   StackedProduct(index multiplicity, index m, index n, index k, TensorId a, bool a_transposed, TensorId b,
                  bool b_transposed, TensorId y)
-      : multiplicity_(multiplicity), m_(m), n_(n), k_(k), a_transposed_(a_transposed), b_transposed_(b_transposed) {
+      : multiplicity_(multiplicity),
+        m_(m),
+        n_(n),
+        k_(k),
+        a_transposed_(a_transposed),
+        b_transposed_(b_transposed) {
     this->reads(a_, a, false);
     this->reads(b_, b, false);
     this->writes(y_, y, false);

@@ -14,7 +14,11 @@ namespace gv::plan {
 template <class T> struct Statistics {
   T *m, *shift, *rstd, *a, *c;
   Statistics(T* base, index columns)
-      : m(base), shift(base + columns), rstd(base + 2 * columns), a(base + 3 * columns), c(base + 4 * columns) {}
+      : m(base),
+        shift(base + columns),
+        rstd(base + 2 * columns),
+        a(base + 3 * columns),
+        c(base + 4 * columns) {}
   static constexpr index kRows = 5;
 };
 
@@ -43,9 +47,10 @@ template <class T> class BatchNorm final : public PanelStep<T> {
     const Statistics<T> s(statistics_.get(), this->columns);
     const index ld = this->columns;
     if (!running_mean_) {
-      const ops::BatchNormForward<T> args{rows.size(), ld, x_.get(), ld, gamma_.get(), beta_.get(), eps_, relu_,
-                                          residual_.get(), ld, y_.get(), ld, moments_.get(), moments_.get() + ld,
-                                          s.m, s.shift, s.rstd, s.a, s.c};
+      const ops::BatchNormForward<T> args{
+          rows.size(),     ld,  x_.get(), ld, gamma_.get(),   beta_.get(),         eps_, relu_,
+          residual_.get(), ld,  y_.get(), ld, moments_.get(), moments_.get() + ld, s.m,  s.shift,
+          s.rstd,          s.a, s.c};
       return ops::batchnorm_forward_panel(*c.kernels, args, cols, reinterpret_cast<double*>(scratch));
     }
     // Row shares may meet here: every worker writes the same coefficients into its own scratch.
@@ -53,9 +58,10 @@ template <class T> class BatchNorm final : public PanelStep<T> {
     T* own = reinterpret_cast<T*>(scratch);
     T *m = own, *a = own + n, *b = own + 2 * n;
     c.kernels->bn_inference_coefficients(n, running_mean_.get() + j, running_var_.get() + j, eps_,
-                                         gamma_ ? gamma_.get() + j : nullptr, beta_ ? beta_.get() + j : nullptr, m, a, b);
-    c.kernels->bn_apply(rows.size(), n, x_.get() + at, ld, m, a, b, relu_, residual_ ? residual_.get() + at : nullptr,
-                        ld, y_.get() + at, ld);
+                                         gamma_ ? gamma_.get() + j : nullptr,
+                                         beta_ ? beta_.get() + j : nullptr, m, a, b);
+    c.kernels->bn_apply(rows.size(), n, x_.get() + at, ld, m, a, b, relu_,
+                        residual_ ? residual_.get() + at : nullptr, ld, y_.get() + at, ld);
     if (statistics_ && rows.first == 0)
       for (index i = 0; i < n; ++i) {
         s.m[j + i] = m[i], s.a[j + i] = a[i], s.c[j + i] = b[i], s.shift[j + i] = 0;
@@ -63,7 +69,9 @@ template <class T> class BatchNorm final : public PanelStep<T> {
       }
   }
   index scratch_bytes(index) const override { return 4 * this->columns * index(sizeof(double)); }
-  double nanoseconds(index batch) const override { return 3 * PanelStep<T>::nanoseconds(batch) + double(this->columns); }
+  double nanoseconds(index batch) const override {
+    return 3 * PanelStep<T>::nanoseconds(batch) + double(this->columns);
+  }
   typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, x_.id}; }
 
  private:
@@ -96,8 +104,9 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
     const index ld = this->columns, n = cols.size(), j = cols.first;
     double* sums = reinterpret_cast<double*>(scratch);
     T* own = reinterpret_cast<T*>(sums + ops::batchnorm_backward_scratch(rows.size(), n)) - j;
-    ops::BatchNormBackward<T> args{rows.size(), ld, dy_.get(), ld, x_.get(), ld, s.m, s.shift, s.rstd, s.a, s.c,
-                                   gamma_.get(), relu_, dx_.get(), ld, nullptr, nullptr, own, own + n, own + 2 * n};
+    ops::BatchNormBackward<T> args{rows.size(), ld,      dy_.get(), ld,  x_.get(),     ld,         s.m,
+                                   s.shift,     s.rstd,  s.a,       s.c, gamma_.get(), relu_,      dx_.get(),
+                                   ld,          nullptr, nullptr,   own, own + n,      own + 2 * n};
     args.dgamma = dgamma_ ? dgamma_.get() : own + 3 * n;
     args.dbeta = dbeta_ ? dbeta_.get() : own + 4 * n;
     ops::batchnorm_backward_sums_panel(*c.kernels, args, cols, sums);
@@ -108,7 +117,9 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
   index scratch_bytes(index) const override {
     return this->columns * (4 * index(sizeof(double)) + 5 * index(sizeof(T)));
   }
-  double nanoseconds(index batch) const override { return 3 * PanelStep<T>::nanoseconds(batch) + double(this->columns); }
+  double nanoseconds(index batch) const override {
+    return 3 * PanelStep<T>::nanoseconds(batch) + double(this->columns);
+  }
   typename PanelStep<T>::Overwrite overwrites() const override { return {dx_.id, dy_.id}; }
 
  private:
@@ -125,7 +136,9 @@ template <class T> class RowInstruction : public Instruction<T> {
     if (rows.size() > 0) run_rows(c, rows);
   }
   index scratch_bytes(index) const override { return 0; }
-  double nanoseconds(index batch) const override { return double(multiplicity_ * batch) * double(columns_) * 0.3; }
+  double nanoseconds(index batch) const override {
+    return double(multiplicity_ * batch) * double(columns_) * 0.3;
+  }
 
  protected:
   virtual void run_rows(const Context<T>&, Range rows) const noexcept = 0;
@@ -135,8 +148,8 @@ template <class T> class RowInstruction : public Instruction<T> {
 template <class T> class LayerNorm final : public RowInstruction<T> {
  public:
   // statistics: mean and rstd of each row.
-  LayerNorm(index multiplicity, index columns, double eps, TensorId x, TensorId gamma, TensorId beta, TensorId mean,
-            TensorId rstd, TensorId y)
+  LayerNorm(index multiplicity, index columns, double eps, TensorId x, TensorId gamma, TensorId beta,
+            TensorId mean, TensorId rstd, TensorId y)
       : RowInstruction<T>(multiplicity, columns), eps_(eps) {
     this->reads(x_, x);
     this->reads(gamma_, gamma);
@@ -149,8 +162,8 @@ template <class T> class LayerNorm final : public RowInstruction<T> {
  private:
   void run_rows(const Context<T>& c, Range rows) const noexcept override {
     const index ld = this->columns_, r = rows.first;
-    c.kernels->layernorm(rows.size(), ld, x_.get() + r * ld, ld, gamma_.get(), beta_.get(), eps_, y_.get() + r * ld, ld,
-                         mean_.get() + r, rstd_.get() + r);
+    c.kernels->layernorm(rows.size(), ld, x_.get() + r * ld, ld, gamma_.get(), beta_.get(), eps_,
+                         y_.get() + r * ld, ld, mean_.get() + r, rstd_.get() + r);
   }
   const double eps_;
   Ref<T> x_, gamma_, beta_, mean_, rstd_, y_;
@@ -172,8 +185,8 @@ template <class T> class LayerNormGradient final : public RowInstruction<T> {
  private:
   void run_rows(const Context<T>& c, Range rows) const noexcept override {
     const index ld = this->columns_, r = rows.first;
-    c.kernels->layernorm_backward(rows.size(), ld, dy_.get() + r * ld, ld, x_.get() + r * ld, ld, mean_.get() + r,
-                                  rstd_.get() + r, gamma_.get(), dx_.get() + r * ld, ld);
+    c.kernels->layernorm_backward(rows.size(), ld, dy_.get() + r * ld, ld, x_.get() + r * ld, ld,
+                                  mean_.get() + r, rstd_.get() + r, gamma_.get(), dx_.get() + r * ld, ld);
   }
   Ref<T> dy_, x_, mean_, rstd_, gamma_, dx_;
 };
@@ -181,8 +194,8 @@ template <class T> class LayerNormGradient final : public RowInstruction<T> {
 // dgamma and dbeta of layer norm: sums over rows, so a panel step.
 template <class T> class LayerNormParameterGradient final : public PanelStep<T> {
  public:
-  LayerNormParameterGradient(index multiplicity, index columns, TensorId dy, TensorId x, TensorId mean, TensorId rstd,
-                             TensorId dgamma, TensorId dbeta)
+  LayerNormParameterGradient(index multiplicity, index columns, TensorId dy, TensorId x, TensorId mean,
+                             TensorId rstd, TensorId dgamma, TensorId dbeta)
       : PanelStep<T>(multiplicity, columns, true) {
     this->reads(dy_, dy);
     this->reads(x_, x);
@@ -197,7 +210,8 @@ template <class T> class LayerNormParameterGradient final : public PanelStep<T> 
     for (index r = 0; r < rows.size(); r += kRowBlock) {
       double* into = r == 0 ? total : block;
       c.kernels->layernorm_param_sums(std::min(kRowBlock, rows.size() - r), n, dy_.get() + r * ld + j, ld,
-                                      x_.get() + r * ld + j, ld, mean_.get() + r, rstd_.get() + r, into, into + n);
+                                      x_.get() + r * ld + j, ld, mean_.get() + r, rstd_.get() + r, into,
+                                      into + n);
       if (r > 0)
         for (index i = 0; i < 2 * n; ++i) total[i] += block[i];
     }
@@ -222,7 +236,8 @@ template <class T> class Softmax final : public RowInstruction<T> {
  private:
   void run_rows(const Context<T>& c, Range rows) const noexcept override {
     const index ld = this->columns_, at = rows.first * ld;
-    (log_ ? c.kernels->log_softmax : c.kernels->softmax)(rows.size(), ld, x_.get() + at, ld, y_.get() + at, ld);
+    (log_ ? c.kernels->log_softmax : c.kernels->softmax)(rows.size(), ld, x_.get() + at, ld, y_.get() + at,
+                                                         ld);
   }
   const bool log_;
   Ref<T> x_, y_;

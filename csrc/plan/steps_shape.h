@@ -11,7 +11,8 @@ namespace gv::plan {
 // Copies columns [from, from + columns) of x (ldx wide) to columns [to, …) of y (ldy wide).
 template <class T> class CopyColumns final : public Instruction<T> {
  public:
-  CopyColumns(index multiplicity, index columns, TensorId x, index ldx, index from, TensorId y, index ldy, index to)
+  CopyColumns(index multiplicity, index columns, TensorId x, index ldx, index from, TensorId y, index ldy,
+              index to)
       : multiplicity_(multiplicity), columns_(columns), ldx_(ldx), from_(from), ldy_(ldy), to_(to) {
     this->reads(x_, x, false);
     this->writes(y_, y, false);
@@ -22,7 +23,9 @@ template <class T> class CopyColumns final : public Instruction<T> {
       std::memcpy(y_.get() + r * ldy_ + to_, x_.get() + r * ldx_ + from_, std::size_t(columns_) * sizeof(T));
   }
   index scratch_bytes(index) const override { return 0; }
-  double nanoseconds(index batch) const override { return double(multiplicity_ * batch) * double(columns_) * 0.1; }
+  double nanoseconds(index batch) const override {
+    return double(multiplicity_ * batch) * double(columns_) * 0.1;
+  }
 
  private:
   const index multiplicity_, columns_, ldx_, from_, ldy_, to_;
@@ -47,7 +50,9 @@ template <class T> class Expand final : public Instruction<T> {
       for (index j = 0; j < n; ++j) y_.get()[r * n + j] = x_.get()[r * small_ + source_[std::size_t(j)]];
   }
   index scratch_bytes(index) const override { return 0; }
-  double nanoseconds(index batch) const override { return double(batched_ ? batch : 1) * double(source_.size()); }
+  double nanoseconds(index batch) const override {
+    return double(batched_ ? batch : 1) * double(source_.size());
+  }
 
  private:
   const std::vector<index> source_;
@@ -75,7 +80,9 @@ template <class T> class ExpandGradient final : public Instruction<T> {
     }
   }
   index scratch_bytes(index) const override { return small_ * index(sizeof(double)); }
-  double nanoseconds(index batch) const override { return double(batched_ ? batch : 1) * double(source_.size()); }
+  double nanoseconds(index batch) const override {
+    return double(batched_ ? batch : 1) * double(source_.size());
+  }
 
  private:
   const std::vector<index> source_;

@@ -34,12 +34,16 @@ template <class T> struct Update {
   T* state[2] = {nullptr, nullptr};       // velocity, or exp_avg and exp_avg_sq
   std::int64_t* updates = nullptr;        // how often each parameter has been updated
 
-  struct Correction { std::int64_t updates; double first, second; };
+  struct Correction {
+    std::int64_t updates;
+    double first, second;
+  };
   mutable std::vector<Correction> corrections;  // Adam's, by parameter, made by prepare()
 
   void prepare();  // once before a step that updates
   // Parameter elements [first, first + n) with their gradient.
-  void apply(const kernels::Kernels<T>& k, int parameter, index first, index n, const T* gradient) const noexcept;
+  void apply(const kernels::Kernels<T>& k, int parameter, index first, index n,
+             const T* gradient) const noexcept;
 };
 
 }  // namespace gv::plan
