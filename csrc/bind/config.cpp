@@ -2,10 +2,29 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <stdexcept>
+
 #include "../base/parallel.h"
 #include "../ops/isa.h"
+#include "../ops/peak.h"
 
 namespace py = pybind11;
+
+namespace {
+
+// (flop or bytes of one pass, seconds of each pass), with the active instruction set.
+py::tuple checked(gv::ops::Passes (*measure)(int, gv::index, int), int workers, gv::index size, int passes) {
+  if (workers < 1 || size < 1 || passes < 1)
+    throw std::invalid_argument("[peak] expected at least 1 worker, size and pass");
+  gv::ops::Passes result;
+  {
+    const py::gil_scoped_release release;
+    result = measure(workers, size, passes);
+  }
+  return py::make_tuple(result.work, result.seconds);
+}
+
+}  // namespace
 
 void register_config(py::module_& m) {
   m.attr("__version__") = GV_VERSION;
@@ -35,4 +54,13 @@ void register_config(py::module_& m) {
       },
       py::call_guard<py::gil_scoped_release>(),
       "The size of the team that a region of so many workers really gets.");
+  m.def("fma_passes_float32", [](int workers, gv::index rounds, int passes) {
+    return checked(&gv::ops::fma_passes<float>, workers, rounds, passes);
+  });
+  m.def("fma_passes_float64", [](int workers, gv::index rounds, int passes) {
+    return checked(&gv::ops::fma_passes<double>, workers, rounds, passes);
+  });
+  m.def("memory_passes", [](int workers, gv::index elements, int passes) {
+    return checked(&gv::ops::memory_passes<float>, workers, elements, passes);
+  });
 }

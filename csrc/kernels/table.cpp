@@ -8,6 +8,7 @@
 #include "layernorm.h"
 #include "loss.h"
 #include "optim.h"
+#include "peak.h"
 #include "random.h"
 #include "softmax.h"
 
@@ -24,6 +25,7 @@ template <class T> constexpr Kernels<T> all() {
   add_loss(k);
   add_optim(k);
   add_random(k);
+  add_peak(k);
   return k;
 }
 

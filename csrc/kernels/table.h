@@ -154,6 +154,13 @@ template <class T> struct Kernels {
   void (*dropout)(index n, std::uint64_t first, PhiloxKey key, double p, const T* x, T* y);
   void (*uniform)(index n, std::uint64_t first, PhiloxKey key, double low, double high, T* y);
   void (*normal)(index n, std::uint64_t first, PhiloxKey key, double mean, double std, T* y);
+
+  // ---- peak.h: what the processor can do at most, for the benchmarks ------------------------
+  // rounds times 12 independent chains x = fma(x, sink[0], sink[1]) on whole vectors; sink[2] takes
+  // one lane of their sum. Returns the number of flop.
+  double (*fma_chains)(index rounds, T* sink);
+  // y = fma(factor, x, y), n elements.
+  void (*add_scaled)(index n, T factor, const T* x, T* y);
 };
 
 struct KernelTable {
