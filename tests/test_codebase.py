@@ -38,7 +38,7 @@ PYTHON_ROOMS = [
     {"diagnostics", "checkpoint"},
     {"callbacks"},
     {"train"},
-    {"models", "doctor"},
+    {"models", "doctor", "inspection", "rangetest"},
     {"sklearn", "interop", "cli", "demo", "cython_kernels"},
     {"__main__"},
 ]

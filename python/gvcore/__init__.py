@@ -15,15 +15,22 @@ from gvcore.config import (
     threads,
 )
 from gvcore.data import train_test_split
+from gvcore.diagnostics import Report
+from gvcore.inspection import diagnose
+from gvcore.rangetest import RangeTest, find_lr
 from gvcore.train import History, Trainer, TrainStep, value_and_grad
 
 __all__ = [
     "History",
+    "RangeTest",
+    "Report",
     "TrainStep",
     "Trainer",
     "__version__",
     "available_isas",
     "datasets",
+    "diagnose",
+    "find_lr",
     "functional",
     "get_num_threads",
     "isa",
