@@ -122,8 +122,11 @@ template <class T> void Lowering<T>::differentiate_product(NodeId id) {
   const auto [multiplicity, columns] = view(id);
   const index inner = graph_.node(x).shape.last();
   const int weight = n.parameters[0];
-  if (const TensorId db = gradient_of(n.parameters[1]); db >= 0)
-    program_.step(std::make_unique<ColumnSums<T>>(multiplicity, columns, dy, -1, db));
+  if (const int bias = n.parameters[1]; trainable(bias)) {
+    const bool inside = options_.update_inside;
+    program_.step(std::make_unique<ColumnSums<T>>(
+        multiplicity, columns, dy, -1, inside ? -1 : gradient_of(bias), bias, inside ? parameter(bias) : -1));
+  }
   if (facts(x).needs_gradient) {
     const TensorId dx = make_like(x);
     program_.step(std::make_unique<Product<T>>(multiplicity, inner, columns, dy, parameter(weight),
@@ -166,15 +169,23 @@ template <class T> void Lowering<T>::differentiate_batchnorm(NodeId id) {
   const NodeId x = n.inputs[0];
   const auto [multiplicity, columns] = view(id);
   const TensorId dx = facts(x).needs_gradient ? make_like(x) : -1;
-  const typename BatchNormGradient<T>::Tensors t{f.gradient,
-                                                 value(x),
-                                                 parameter(n.parameters[0]),
-                                                 f.statistics,
-                                                 dx,
-                                                 gradient_of(n.parameters[0]),
-                                                 gradient_of(n.parameters[1])};
-  program_.step(
-      std::make_unique<BatchNormGradient<T>>(multiplicity, columns, f.relu >= 0, !options_.training, t));
+  const int gamma = n.parameters[0], beta = n.parameters[1];
+  typename BatchNormGradient<T>::Tensors t{f.gradient, value(x), parameter(gamma), f.statistics, dx, -1, -1};
+  typename BatchNormGradient<T>::Commit commit;
+  if (options_.update_inside) {
+    if (trainable(gamma)) commit.gamma = gamma, commit.gamma_memory = parameter(gamma);
+    if (trainable(beta)) commit.beta = beta, commit.beta_memory = parameter(beta);
+    if (f.batch_statistics >= 0) {
+      BatchStatistics& s = program_.statistics[std::size_t(f.batch_statistics)];
+      commit.statistics = s;
+      s.inside = true;
+    }
+  } else {
+    t.dgamma = gradient_of(gamma);
+    t.dbeta = gradient_of(beta);
+  }
+  program_.step(std::make_unique<BatchNormGradient<T>>(multiplicity, columns, f.relu >= 0, !options_.training,
+                                                       t, commit));
   if (dx >= 0) contribute(x, dx);
 }
 

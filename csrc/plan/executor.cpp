@@ -86,6 +86,7 @@ template <class T> void Executor<T>::resolve() {
   if (loss_ && program_.loss_tensors.weight >= 0)
     std::transform(loss_->weight.begin(), loss_->weight.end(), address<T>(program_.loss_tensors.weight),
                    [](double w) { return T(w); });
+  plan_prefetches();
 }
 
 // How many workers each instruction wakes, and where they must meet: between phases, unless only
@@ -110,6 +111,49 @@ template <class T> void Executor<T>::plan_workers(index batch) {
     }
     shared |= workers_[i] > 1;
   }
+}
+
+// While an instruction runs, the memory that the next one will touch and the last few have not is on
+// its way. The hardware follows a stream by itself, but only within a page and after a few misses, and
+// a layer of a narrow net is a handful of short streams. Where all of it stays in L2, nothing is done.
+template <class T> void Executor<T>::plan_prefetches() {
+  constexpr index kFitsCache = 3 << 19, kRecent = 3, kLine = 64, kPage = 4096, kPerPage = 16 * kLine;
+  constexpr index kMost = 16 * kPage;  // of one tensor
+  const std::size_t n = program_.instructions.size();
+  prefetches_.clear();
+  first_prefetch_.assign(n + 1, 0);
+  const index states = update_.settings.states();
+  if (arena_.size() + (1 + states) * flat_size_ * index(sizeof(T)) < kFitsCache) return;
+  std::vector<index> touched(program_.tensors.size(), -kRecent - 1);
+  const auto stretch = [&](const char* at, index bytes) {
+    for (index page = 0; page < std::min(bytes, kMost); page += kPage)
+      for (index line = page; line < std::min(bytes, page + kPerPage); line += kLine)
+        prefetches_.push_back(at + line);
+  };
+  const auto object = [&](const void* at) {
+    for (index line = 0; line < 4; ++line) prefetches_.push_back(static_cast<const char*>(at) + line * kLine);
+  };
+  for (std::size_t i = 0; i < n; ++i) {  // what instruction i wants, instruction i - 1 fetches
+    const Instruction<T>& instruction = *program_.instructions[i];
+    const std::size_t before = prefetches_.size();
+    for (const Access& a : instruction.accesses()) {
+      const Tensor& t = program_.tensors[std::size_t(a.slot->id)];
+      index& last = touched[std::size_t(t.storage)];
+      if (index(i) - last > kRecent && a.slot->at) stretch(a.slot->at, t.bytes(capacity_));
+      last = index(i);
+    }
+    if (const int p = instruction.updates(); p >= 0)
+      for (const T* state : update_.state)
+        if (state)
+          stretch(reinterpret_cast<const char*>(state + offsets_[std::size_t(p)]),
+                  graph_.parameters()[std::size_t(p)].size * index(sizeof(T)));
+    object(&instruction);
+    if (const auto* group = dynamic_cast<const PanelGroup<T>*>(&instruction))
+      for (const auto& step : group->steps()) object(step.get());
+    if (i == 0) prefetches_.resize(before);
+    first_prefetch_[i] = prefetches_.size();
+  }
+  first_prefetch_[n] = prefetches_.size();
 }
 
 template <class T> int Executor<T>::barriers() const {
@@ -167,7 +211,13 @@ void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t
   for (std::size_t i = first; i < last; ++i) {
     if (barrier_before_[i]) barrier_.wait(team);
     const int workers = std::min(workers_[i], team);
-    if (worker < workers) program_.instructions[i]->run(c, Worker{worker, workers, scratch});
+    if (worker >= workers) continue;
+    const Instruction<T>& instruction = *program_.instructions[i];
+    Prefetch prefetch;
+    if (worker == 0)
+      prefetch = Prefetch(prefetches_.data() + first_prefetch_[i],
+                          prefetches_.data() + first_prefetch_[i + 1], instruction.pieces());
+    instruction.run(c, Worker{worker, workers, scratch, &prefetch});
   }
 }
 
@@ -243,6 +293,7 @@ void Executor<T>::finish(const Context<T>& c, const StepRequest& r, double loss,
   const Range mine = share(index(program_.statistics.size()), 1, worker, team);
   for (index i = mine.first; i < mine.last; ++i) {
     const BatchStatistics& s = program_.statistics[std::size_t(i)];
+    if (s.inside) continue;
     const double* moments = address<double>(s.moments);
     k.bn_update_running(s.features, s.multiplicity * c.batch, moments, moments + s.features, s.momentum,
                         address<T>(s.running_mean), address<T>(s.running_var));

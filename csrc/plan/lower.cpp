@@ -191,6 +191,7 @@ template <class T> void Lowering<T>::lower_batchnorm(NodeId id) {
   const TensorId mean = running_[std::size_t(n.buffers[0])], var = running_[std::size_t(n.buffers[1])];
   if (options_.training) {
     t.moments = program_.tensor(Place::kept, 0, 2 * columns, sizeof(double));
+    f.batch_statistics = int(program_.statistics.size());
     program_.statistics.push_back({t.moments, mean, var, multiplicity, columns, n.momentum});
   } else {
     t.running_mean = mean;

@@ -23,6 +23,7 @@ template <class T> class Lowering {
     int uses = 0;
     NodeId relu = -1, sum = -1;             // of a batch norm: the nodes folded into it
     NodeId folded_into = -1;                // of such a node: the batch norm
+    int batch_statistics = -1;              // of a batch norm: its place in program.statistics
   };
   struct View {
     index multiplicity, columns;

@@ -8,6 +8,7 @@
 #include "graph.h"
 #include "loss.h"
 #include "step.h"
+#include "steps_norm.h"
 
 namespace gv::plan {
 
@@ -16,12 +17,6 @@ struct Options {
   bool gradients = false;      // differentiate
   bool update_inside = false;  // products update their parameter; else every gradient is stored
   bool fuse = true;            // group panel steps, fold ReLU and residual into batch norm
-};
-
-struct BatchStatistics {  // of one batch norm, to be merged into the running ones at commit
-  TensorId moments, running_mean, running_var;
-  index multiplicity, features;
-  double momentum;
 };
 
 template <class T> struct Program {

@@ -10,12 +10,10 @@ constexpr index kGrain = 16;              // columns: a cache line of floats, a 
 constexpr index kPanelBytes = 64 * 1024;  // of one activation panel: a few of them stay in L2
 constexpr index kNarrow = 64, kWide = 256;
 
-// Columns of a panel: wide enough for the register tile, narrow enough for the cache and for
-// every one of `workers` to get some.
-index panel_width(index rows, index columns, int workers, index element_bytes) {
+// Columns of a panel: wide enough for the register tile, narrow enough for the cache.
+index panel_width(index rows, index columns, index element_bytes) {
   const index fits = kPanelBytes / (std::max<index>(rows, 1) * element_bytes) / kNarrow * kNarrow;
-  const index each = ((columns + workers - 1) / workers + kGrain - 1) / kGrain * kGrain;
-  return std::max(kGrain, std::min(each, std::clamp(fits, kNarrow, kWide)));
+  return std::clamp<index>(std::min(columns, std::clamp(fits, kNarrow, kWide)), 1, kWide);
 }
 
 }  // namespace
@@ -53,10 +51,13 @@ template <class T> void PanelGroup<T>::run(const Context<T>& context, const Work
   const Range mine =
       share(columns_, grains >= 4 * by_columns ? 2 * kGrain : kGrain, worker.id % by_columns, by_columns);
   const Range range = share(rows, kGrain, worker.id / by_columns, by_rows);
-  const index width = panel_width(rows, std::max<index>(1, mine.size()), 1, sizeof(T));
+  const index width = panel_width(rows, mine.size(), sizeof(T));
   for (index first = mine.first; first < mine.last; first += width) {
     const Range panel{first, std::min(mine.last, first + width)};
-    for (const auto& step : steps_) step->panel(context, range, panel, worker.scratch);
+    for (const auto& step : steps_) {
+      worker.prefetch->piece();
+      step->panel(context, range, panel, worker.scratch);
+    }
   }
 }
 

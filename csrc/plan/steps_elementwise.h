@@ -3,6 +3,7 @@
 #pragma once
 #include "../ops/column_sums.h"
 #include "step.h"
+#include "update.h"
 
 namespace gv::plan {
 
@@ -138,23 +139,29 @@ template <class T> class Dropout final : public PanelStep<T> {
 // sum[j] = Σ_r x[r][j], or with z: Σ_r x[r][j] * z[r][j]: gradients of biases, scales and shifts.
 template <class T> class ColumnSums final : public PanelStep<T> {
  public:
-  ColumnSums(index multiplicity, index columns, TensorId x, TensorId z, TensorId sum)
-      : PanelStep<T>(multiplicity, columns, true) {
+  // With `updated` (and sum -1) the sums go straight into the optimiser of `parameter`.
+  ColumnSums(index multiplicity, index columns, TensorId x, TensorId z, TensorId sum, int parameter = -1,
+             TensorId updated = -1)
+      : PanelStep<T>(multiplicity, columns, true), parameter_(parameter) {
     this->reads(x_, x);
     this->reads(z_, z);
     this->writes(sum_, sum);
+    this->writes(updated_, updated);
   }
   void panel(const Context<T>& c, Range rows, Range cols, char* scratch) const noexcept override {
     const index ld = this->columns;
     const T* x = x_.get() + cols.first;
     const T* z = z_ ? z_.get() + cols.first : nullptr;
-    ops::column_sums(*c.kernels, rows.size(), cols.size(), x, ld, z, ld, sum_.get() + cols.first,
-                     reinterpret_cast<double*>(scratch));
+    double* sums = reinterpret_cast<double*>(scratch);
+    T* sum = updated_ ? reinterpret_cast<T*>(sums + 2 * cols.size()) : sum_.get() + cols.first;
+    ops::column_sums(*c.kernels, rows.size(), cols.size(), x, ld, z, ld, sum, sums);
+    if (updated_) c.update->apply(*c.kernels, parameter_, cols.first, cols.size(), sum);
   }
-  index scratch_bytes(index) const override { return 2 * this->columns * index(sizeof(double)) + 128; }
+  index scratch_bytes(index) const override { return 3 * this->columns * index(sizeof(double)); }
 
  private:
-  Ref<T> x_, z_, sum_;
+  const int parameter_;
+  Ref<T> x_, z_, sum_, updated_;
 };
 
 }  // namespace gv::plan

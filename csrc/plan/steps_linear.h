@@ -84,11 +84,13 @@ template <class T> class ProductGradient final : public Instruction<T> {
     const index batch = multiplicity_ * c.batch;
     T* stretch = reinterpret_cast<T*>(w.scratch);
     const index at_once = rows_at_once();
+    w.prefetch->piece();
     for (index first = mine.first; first < mine.last; first += at_once) {
       const index rows = std::min(at_once, mine.last - first);
       T* result = updates_ ? stretch : gradient_.get() + first * columns_;
       ops::gemm_block(*c.kernels, describe(batch, first, rows, result), Range{0, rows}, Range{0, columns_},
                       updates_ ? stretch + at_once * columns_ : stretch);
+      w.prefetch->piece();
       if (updates_) c.update->apply(*c.kernels, parameter_, first * columns_, rows * columns_, stretch);
     }
   }
@@ -102,6 +104,8 @@ template <class T> class ProductGradient final : public Instruction<T> {
     return double(multiplicity_ * batch) * double(rows_) * double(columns_) * 0.015 +
            (updates_ ? double(rows_) * double(columns_) * 0.1 : 0);
   }
+  index pieces() const override { return 2; }
+  int updates() const override { return updates_ ? parameter_ : -1; }
   bool deferrable() const override { return true; }
 
  private:

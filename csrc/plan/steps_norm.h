@@ -7,8 +7,16 @@
 #include "../ops/batchnorm.h"
 #include "../ops/column_sums.h"
 #include "step.h"
+#include "update.h"
 
 namespace gv::plan {
+
+struct BatchStatistics {  // of one batch norm, to be merged into the running ones at commit
+  TensorId moments, running_mean, running_var;
+  index multiplicity, features;
+  double momentum;
+  bool inside = false;  // the batch norm's backward does it
+};
 
 // What a batch norm keeps for its backward: rows of `columns` values in one tensor.
 template <class T> struct Statistics {
@@ -86,10 +94,27 @@ template <class T> class BatchNorm final : public PanelStep<T> {
 template <class T> class BatchNormGradient final : public PanelStep<T> {
  public:
   struct Tensors {
-    TensorId dy, x, gamma, statistics, dx, dgamma, dbeta;  // dx may be -1
+    TensorId dy, x, gamma, statistics, dx, dgamma, dbeta;  // the last three may be -1
   };
-  BatchNormGradient(index multiplicity, index columns, bool relu, bool fixed, const Tensors& t)
-      : PanelStep<T>(multiplicity, columns, true), relu_(relu), fixed_(fixed) {
+  // What is written to the net right here, while it is in cache; -1: not here.
+  struct Commit {
+    int gamma = -1, beta = -1;            // parameters to update
+    TensorId gamma_memory = -1, beta_memory = -1;
+    BatchStatistics statistics{-1, -1, -1, 0, 0, 0};
+  };
+  BatchNormGradient(index multiplicity, index columns, bool relu, bool fixed, const Tensors& t,
+                    const Commit& commit)
+      : PanelStep<T>(multiplicity, columns, true),
+        relu_(relu),
+        fixed_(fixed),
+        gamma_parameter_(commit.gamma),
+        beta_parameter_(commit.beta),
+        momentum_(commit.statistics.momentum) {
+    this->writes(updated_gamma_, commit.gamma_memory);
+    this->writes(updated_beta_, commit.beta_memory);
+    this->reads(moments_, commit.statistics.moments);
+    this->writes(running_mean_, commit.statistics.running_mean);
+    this->writes(running_var_, commit.statistics.running_var);
     this->reads(dy_, t.dy);
     this->reads(x_, t.x);
     this->reads(gamma_, t.gamma);
@@ -113,6 +138,11 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
     if (fixed_)
       for (index i = j; i < cols.last; ++i) args.c1[i] = s.a[i], args.c2[i] = 0, args.c3[i] = 0;
     if (dx_) ops::batchnorm_backward_apply_panel(*c.kernels, args, cols);
+    if (gamma_parameter_ >= 0) c.update->apply(*c.kernels, gamma_parameter_, j, n, args.dgamma + j);
+    if (beta_parameter_ >= 0) c.update->apply(*c.kernels, beta_parameter_, j, n, args.dbeta + j);
+    if (moments_)
+      c.kernels->bn_update_running(n, rows.size(), moments_.get() + j, moments_.get() + ld + j, momentum_,
+                                   running_mean_.get() + j, running_var_.get() + j);
   }
   index scratch_bytes(index) const override {
     return this->columns * (4 * index(sizeof(double)) + 5 * index(sizeof(T)));
@@ -124,7 +154,11 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
 
  private:
   const bool relu_, fixed_;
+  const int gamma_parameter_, beta_parameter_;
+  const double momentum_;
   Ref<T> dy_, x_, gamma_, statistics_, dx_, dgamma_, dbeta_;
+  Ref<T> updated_gamma_, updated_beta_, running_mean_, running_var_;
+  Ref<double> moments_;
 };
 
 // Instructions that are dealt by rows.
