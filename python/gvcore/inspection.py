@@ -71,9 +71,10 @@ def diagnose(
     the depth is what residual nets with batch norm and nets at a critical point have, and it does no harm;
     an exponential leaves this band soon. Above it the verdict is "exploding"; below it, or where all
     gradients are 0, "vanishing". An activation, loss or gradient that is not finite is "exploding" too.
-    ``starts_at`` is the first module whose output is not finite; otherwise the block nearest to the output
-    from which on, up to the worst one, all norms differ by more than a factor of 10. If the gradient of the
-    loss itself is 0, the batch is fitted exactly and the verdict is "healthy".
+    ``starts_at`` is the first module whose output is not finite; or the first block whose output is 0
+    throughout and that passes no gradient; otherwise the block nearest to the output from which on, up to the
+    worst one, all norms differ by more than a factor of 10. If the gradient of the loss itself is 0, the
+    batch is fitted exactly and the verdict is "healthy".
 
     References
     ----------

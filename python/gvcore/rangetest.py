@@ -20,6 +20,7 @@ from gvcore._settings import integer, real
 from gvcore.diagnostics.picture import Axes, draw_rates
 from gvcore.nn.module import Module
 from gvcore.optim import SGD, Optimizer
+from gvcore.schedules.exact import power
 from gvcore.seeding import as_seed
 from gvcore.train.batch import as_batch, check_loss
 from gvcore.train.step import TrainStep
@@ -189,7 +190,7 @@ def find_lr(
     step = TrainStep(copy.deepcopy(net), loss, optimizer, seed=key)
     rows = len(data.inputs[0])
     batches = _batches(rows, min(batch_size, rows), key)
-    rates = np.exp(np.linspace(math.log(low), math.log(high), steps))
+    rates = np.array([low * power(high / low, i / (steps - 1)) for i in range(steps)])
     losses: list[float] = []
     smoothed: list[float] = []
     mean, stopped = 0.0, "all steps done"

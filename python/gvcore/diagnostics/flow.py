@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 __all__ = ["BlockFlow", "Growth", "LayerFlow", "band", "judge", "norm"]
 
 _LEAVES_AT = 10.0  # a trend starts where the norm has left this factor for good
+_ROW = 256  # elements
 _MOST_PAIRS = 250_000  # of the slopes whose median is taken: enough for 700 blocks without sampling
 
 
@@ -89,14 +90,21 @@ class Growth:
 
 
 def norm(array: NDArray[Any]) -> float:
-    """Return the Euclidean norm of all elements in double precision, without overflow on the way."""
+    """Return the Euclidean norm of all elements in double precision, without overflow on the way.
+
+    Whole rows are added to one another, so that the order of additions, and with it the last bit, is the
+    same on every processor.
+    """
     if array.size == 0:
         return 0.0
     largest = float(np.abs(array).max())
     if largest == 0.0 or not math.isfinite(largest):
         return largest
-    scaled = array.reshape(-1).astype(np.float64) / largest
-    return largest * math.sqrt(float(scaled @ scaled))
+    squares = array.reshape(-1).astype(np.float64) / largest
+    squares *= squares
+    whole = squares.size // _ROW * _ROW
+    columns = np.add.reduce(squares[:whole].reshape(-1, _ROW), axis=0)
+    return largest * math.sqrt(math.fsum([*columns.tolist(), *squares[whole:].tolist()]))
 
 
 def fit(depth: Sequence[int], norms: Sequence[float], smallest: Sequence[float]) -> Growth:
@@ -153,6 +161,9 @@ def judge(
     norms = [block.gradient_norm for block in blocks]
     if output_gradient == 0.0 and not any(norms):
         return "healthy", None  # the batch is fitted exactly; nothing can vanish
+    for block in blocks:  # relu'(0) = 0: what comes after a block of zeros passes nothing back either
+        if block.activation_norm == 0.0 and block.gradient_norm == 0.0:
+            return "vanishing", block.name
     reference = next((g for g in reversed(norms) if g != 0.0), 0.0)
     if not math.isfinite(output_gradient) or not math.isfinite(reference):
         return "exploding", blocks[-1].name
