@@ -34,7 +34,7 @@ PYTHON_ROOMS = [
     {"_core"},
     {"seeding", "_settings", "config", "datasets"},
     {"functional"},
-    {"nn", "optim", "schedules", "data"},
+    {"nn", "optim", "schedules", "data", "metrics"},
     {"diagnostics", "checkpoint"},
     {"callbacks"},
     {"train"},
@@ -43,7 +43,9 @@ PYTHON_ROOMS = [
     {"__main__"},
 ]
 # (importing file, imported room): why this arrow points the other way.
-PYTHON_EXCEPTIONS: dict[tuple[str, str], str] = {}
+PYTHON_EXCEPTIONS: dict[tuple[str, str], str] = {
+    ("callbacks.py", "train"): "for type checkers alone: a hook gets the Trainer that calls it",
+}
 
 KERNEL_HEADERS = {"cstddef", "cstdint", "immintrin.h"}
 MOST_LINES = 600

@@ -4,7 +4,7 @@ NumPy arrays in, NumPy arrays out. `nn` has the modules, `TrainStep` and `Traine
 `functional` has the kernels themselves.
 """
 
-from gvcore import datasets, functional, models, nn, optim, schedules
+from gvcore import callbacks, datasets, functional, metrics, models, nn, optim, schedules
 from gvcore._core import __version__
 from gvcore.config import (
     available_isas,
@@ -28,12 +28,14 @@ __all__ = [
     "Trainer",
     "__version__",
     "available_isas",
+    "callbacks",
     "datasets",
     "diagnose",
     "find_lr",
     "functional",
     "get_num_threads",
     "isa",
+    "metrics",
     "models",
     "nn",
     "optim",

@@ -1,70 +1,61 @@
-"""The training loop: epochs, batches, validation, metrics."""
+"""The training loop: epochs, validation, metrics, callbacks, and what happens when something goes wrong.
+
+The steps themselves are in C++ (step.py), stretches of them and the way back in loop.py.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gvcore import _core
 from gvcore._settings import boolean, integer
-from gvcore.data import train_test_split
+from gvcore.callbacks import Callback
+from gvcore.metrics import MetricLike, Whole, resolve
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
 from gvcore.optim import Optimizer
 from gvcore.seeding import as_seed
-from gvcore.train.batch import Batch, as_batch
+from gvcore.train.batch import Batch
+from gvcore.train.epoch import Run, says_stop
+from gvcore.train.evaluation import Measure, evaluate, predict
 from gvcore.train.history import History
+from gvcore.train.loop import Averaging, Interrupts, Progress
+from gvcore.train.rows import Unread, check_finite, cut, prepare, split, take
 from gvcore.train.step import TrainStep
 
 __all__ = ["Trainer"]
 
 _SHUFFLE_SITE = 0x53485546
-_VALIDATION_SITE = 0x56414C49
-Metric = Callable[[NDArray[Any], NDArray[Any]], float]
+_Held = tuple[tuple[NDArray[Any], ...], NDArray[Any]]
 
 
-def _accuracy(prediction: NDArray[Any], target: NDArray[Any]) -> float:
-    if prediction.ndim == target.ndim and prediction.shape == target.shape:
-        target = target.argmax(axis=-1)
-    return float(np.mean(prediction.argmax(axis=-1) == target.reshape(prediction.shape[:-1])))
+class _EachEpoch(Callback):
+    """A plain function as a callback."""
+
+    def __init__(self, function: Callable[[Trainer], Any]) -> None:
+        self._function = function
+
+    def on_epoch_end(self, trainer: Trainer) -> bool | None:
+        return says_stop(self._function(trainer))
 
 
-_METRICS: dict[str, Metric] = {"accuracy": _accuracy}
-
-
-def _metrics(given: Any) -> list[tuple[str, Metric]]:
-    found = []
-    for metric in (given,) if isinstance(given, str) else given:
-        if callable(metric):
-            found.append((getattr(metric, "__name__", type(metric).__name__), metric))
-        elif metric in _METRICS:
-            found.append((metric, _METRICS[metric]))
+def _callbacks(given: Any) -> list[Callback]:
+    found: list[Callback] = []
+    for callback in [given] if isinstance(given, Callback) or callable(given) else given:
+        if isinstance(callback, Callback):
+            found.append(callback)
+        elif callable(callback) and not isinstance(callback, type):
+            found.append(_EachEpoch(callback))
         else:
-            raise ValueError(
-                f"[fit] expected metrics among {', '.join(_METRICS)} or functions, got {metric!r}"
+            raise TypeError(
+                "[fit] expected callbacks to be objects of gvcore.callbacks or functions of the trainer, "
+                f"got {callback!r}"
             )
     return found
-
-
-def _require_finite(name: str, array: NDArray[Any]) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"[fit] expected {name} to be finite, got {array[at]} at index {at}")
-
-
-def _starts(rows: int, batch_size: int, drop_last: bool, lone_row: bool) -> list[tuple[int, int]]:
-    """Return (first, last) of each batch; with `lone_row` a last batch of one row joins the one before it."""
-    cuts = [(at, min(at + batch_size, rows)) for at in range(0, rows, batch_size)]
-    if drop_last and cuts[-1][1] - cuts[-1][0] < batch_size and len(cuts) > 1:
-        cuts.pop()
-    elif lone_row and len(cuts) > 1 and cuts[-1][1] - cuts[-1][0] == 1:
-        cuts.pop()
-        cuts[-1] = (cuts[-1][0], rows)
-    return cuts
 
 
 class Trainer:
@@ -74,14 +65,33 @@ class Trainer:
     ----------
     net : Module
     loss : a loss of `gvcore.nn`, or a callable ``(prediction, target) -> (loss, dprediction)``
+        A callable gets arrays; it makes each step two native calls.
     optimizer : SGD, Adam or AdamW
-        A schedule whose ``total_steps`` is None is given the length of the first `fit`.
+        A schedule whose ``total_steps`` is None is given the length of the first `fit` that trains.
     clip_norm : float, optional
         See `TrainStep`.
     seed : int, numpy.random.SeedSequence or None
         Of the shuffling, the validation split and dropout.
     telemetry : bool, default True
         Whether the history keeps a record per step.
+
+    Attributes
+    ----------
+    net, loss
+        As given.
+    step : TrainStep
+        What does the steps; ``step.updates`` counts them, ``step.optimizer`` has the schedule in use.
+    history : History
+        Of all calls of `fit`.
+    last_step : dict
+        ``step``, ``loss`` and ``lr`` of the last update; for callbacks, up to date in `Callback.on_step_end`.
+
+    Notes
+    -----
+    Ctrl-C ends `fit` with KeyboardInterrupt, at most a tenth of a second or one step later; net, optimiser
+    and history then hold all steps that were done. An epoch that did not come to its end has step records
+    but no epoch record. The same holds when a callback, a metric or a loss of the user raises; the exception
+    reaches the caller as it is. A later `fit` goes on from there.
 
     Examples
     --------
@@ -110,44 +120,76 @@ class Trainer:
         self.step = TrainStep(net, loss, optimizer, clip_norm=clip_norm, seed=self.seed)
         self.net, self.loss = net, loss
         self.history = History()
-        self._epochs = 0
+        self.last_step: dict[str, Any] = {}
+        self._passes = 0  # epochs begun: each has an order of its own, also after an interruption
+        self._stopping = False
+        self._fitting = False
+
+    def stop(self) -> None:
+        """End training after the current step; its epoch is measured as far as it came. For callbacks."""
+        self._stopping = True
 
     def fit(
         self,
-        x: Any,
-        y: Any,
+        x: ArrayLike | tuple[ArrayLike, ...],
+        y: ArrayLike,
         *,
         epochs: int,
         batch_size: int,
         validation: float | tuple[Any, Any] | None = None,
-        sample_weight: Any = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: dict[Any, float] | str | None = None,
+        accumulate: int = 1,
         shuffle: bool = True,
         drop_last: bool = False,
-        metrics: Sequence[str | Metric] = (),
-        callbacks: Sequence[Callable[[Trainer], Any]] = (),
+        metrics: Sequence[MetricLike] = (),
+        callbacks: Sequence[Callback | Callable[[Trainer], Any]] = (),
     ) -> History:
-        """Train for `epochs` passes over the data; a second call continues.
+        """Train for `epochs` passes over the data.
+
+        A second call continues: weights, optimiser, schedule, numbering of steps and epochs go on from where
+        they are. A schedule whose length was filled in by the first call stays at its end then; give
+        ``total_steps`` for all calls together to a schedule that should go on.
 
         Parameters
         ----------
-        x : array_like of shape (samples, ...)
+        x : array_like of shape (rows, ...), or a tuple of them for a net with several inputs
+            Used as it lies, without a copy, if it is contiguous and of the dtype of the net, a memory map
+            too; otherwise converted at the start, which takes memory for the whole of it.
         y : array_like
-            Labels or values, one row per sample.
+            What the loss wants, one entry per row. Labels for `nn.CrossEntropyLoss` are 0, 1, … below the
+            number of the net's outputs; a class without rows, or all rows of one class, are no error.
         epochs : int
+            With 0, arguments are checked and nothing else happens.
         batch_size : int
-            Batches are gathered from x and y in C++. A last batch of one row joins the one before it, if
-            the net has batch norm.
+            Rows of a batch. Batches are gathered from x and y in C++. A last batch of one row joins the one
+            before it. With more than there are rows, all rows are one batch.
         validation : float or (x, y), optional
-            A share of the samples set apart (drawn by the seed, the same in every call), or a pair of arrays.
-        sample_weight : array_like of shape (samples,), optional
+            A share of the rows in (0, 1), which is set apart (drawn by the seed, the same in every call),
+            or a pair of arrays. With integer labels the share is stratified: drawn from each class in
+            proportion, if every class has two rows and both parts can hold one of each.
+        sample_weight : array_like of shape (rows,), optional
+            How much each row counts in the loss, finite and >= 0; a mean is divided by the sum of the
+            weights of its batch. Rows of weight 0 are left out. Validation is not weighted.
+        class_weight : dict of label -> weight, or "balanced", optional
+            Multiplies the weights of the rows by those of their labels, 1 for labels not named;
+            ``"balanced"`` gives n / (classes · rows of the class), over the classes that have rows.
+        accumulate : int, default 1
+            How many batches make one update, by the gradient of the mean over all of their rows: as with
+            a batch so many times larger, in the memory of one. Only batch norm sees the small ones. With a
+            loss of reduction "sum" gradients add up; one written in Python is taken for a mean over rows.
+            The last update of an epoch has the batches that are left.
         shuffle : bool, default True
             Draw a new order in each epoch.
         drop_last : bool, default False
-            Leave out a last batch that is smaller.
+            Leave out a last batch that is smaller, unless it is the only one.
         metrics : sequence of str or callable
-            ``"accuracy"``, or functions of (prediction, target), evaluated after each epoch.
-        callbacks : sequence of callable
-            Each is called with the trainer after each epoch; returning True stops training.
+            ``"accuracy"``, ``"top_5"`` (any number), ``"rmse"``, ``"mae"``, ``"r2"``, or functions of
+            (prediction, target) under their ``__name__``. They are measured after each epoch, at inference,
+            on the rows trained on, which takes about a third of the epoch's time, and on the validation set.
+        callbacks : sequence of Callback or callable
+            See `gvcore.callbacks`. A plain function is called with the trainer after each epoch; returning
+            True stops training.
 
         Returns
         -------
@@ -157,98 +199,124 @@ class Trainer:
         Raises
         ------
         TypeError, ValueError
-            If an argument does not fit, or x or y holds NaN or infinity (the first such index is named).
+            If an argument does not fit, or x or y holds NaN or infinity; the first such index is named.
+            Memory maps are looked at when their rows are about to be used, so for them this may come later.
         FloatingPointError
-            If the loss stops being finite; the last weights are kept.
+            If the loss or the weights stop being finite. The text names the step, the first bad layer and
+            the likely cause; net and optimiser are as they were before that step.
+        KeyboardInterrupt
+            On Ctrl-C; see the notes of `Trainer`.
         """
-        epochs = integer("fit", "epochs", epochs, at_least=0)
-        batch_size = integer("fit", "batch_size", batch_size, at_least=1)
-        shuffle, drop_last = boolean("fit", "shuffle", shuffle), boolean("fit", "drop_last", drop_last)
-        measures = _metrics(metrics)
-        data = as_batch("fit", x, y, self.net.dtype, self.loss, sample_weight)
-        for part in data.inputs:
-            _require_finite("x", part)
-        _require_finite("y", np.asarray(data.target))
-        rows = np.arange(len(data.inputs[0]), dtype=np.int64)
-        held: tuple[Any, Any] | None = None
-        if isinstance(validation, tuple):
-            held = validation
-        elif validation is not None:
-            key = np.random.SeedSequence([self.seed, _VALIDATION_SITE])
-            rows, apart = train_test_split(rows, test_size=validation, seed=key)
-            parts = tuple(part[apart] for part in data.inputs)
-            held = (parts if len(parts) > 1 else parts[0], np.asarray(data.target)[apart])
-        cuts = _starts(len(rows), batch_size, drop_last, self._normalises())
+        op = "fit"
+        epochs = integer(op, "epochs", epochs, at_least=0)
+        batch_size = integer(op, "batch_size", batch_size, at_least=1)
+        accumulate = integer(op, "accumulate", accumulate, at_least=1)
+        shuffle, drop_last = boolean(op, "shuffle", shuffle), boolean(op, "drop_last", drop_last)
+        measures = resolve(op, metrics)
+        hooks = _callbacks(callbacks)
+        if self._fitting:
+            raise RuntimeError("[fit] expected no fit of this trainer to be running already")
+        data = prepare(op, x, y, self.net.dtype, self.loss, sample_weight, class_weight)
+        unread = Unread(op, data)
+        rows, held = self._parts(data, validation)
+        self._check(data, held, measures, stored=accumulate > 1)
+        cuts = cut(len(rows), batch_size, drop_last)
+        marks = np.append(np.arange(0, len(cuts) - 1, accumulate), len(cuts) - 1)
         if epochs and self.step.optimizer.needs_total_steps:
-            self.step.optimizer = self.step.optimizer.with_total_steps(self.step.updates + epochs * len(cuts))
-        for _ in range(epochs):
-            self._epoch(data, rows, cuts, shuffle, held, measures)
-            answers = [callback(self) for callback in callbacks]
-            if any(answer is True for answer in answers):
-                break
+            total = self.step.updates + epochs * (len(marks) - 1)
+            self.step.optimizer = self.step.optimizer.with_total_steps(total)
+        averaging = Averaging(self.step) if accumulate > 1 else None
+        progress = Progress(epochs, len(marks) - 1)
+        self._fitting, self._stopping = True, False
+        try:
+            with Interrupts() as interrupts:
+                run = Run(self, data, rows, unread, held, measures, hooks, averaging, interrupts, progress)
+                for hook in hooks:
+                    hook.on_fit_begin(self)
+                for number in range(epochs):
+                    if self._stopping:
+                        break
+                    progress.epoch(number + 1)
+                    for hook in hooks:
+                        hook.on_epoch_begin(self)
+                    run.epoch(self._order(rows, shuffle), cuts, marks)
+                    answers = [
+                        hook.on_epoch_end(self) for hook in hooks
+                    ]  # all of them, whatever the first says
+                    if any(says_stop(answer) for answer in answers):
+                        break
+                for hook in hooks:
+                    hook.on_fit_end(self)
+        finally:
+            self._fitting = False
+            progress.close()
         return self.history
 
-    def _normalises(self) -> bool:
-        from gvcore.nn import BatchNorm
+    def _parts(self, data: Batch, validation: Any) -> tuple[NDArray[np.int64], _Held | None]:
+        """Return the rows to train on, and the arrays to validate on."""
+        rows = np.arange(len(data.inputs[0]), dtype=np.int64)
+        held: _Held | None = None
+        if isinstance(validation, (tuple, list)):
+            if len(validation) != 2:
+                raise ValueError(
+                    f"[fit] expected validation to be a share or a pair (x, y), got {len(validation)} values"
+                )
+            other = prepare("fit", validation[0], validation[1], self.net.dtype, self.loss)
+            for part in (*other.inputs, other.target):
+                check_finite("fit", "validation", part)
+            held = tuple(other.inputs), other.target
+        elif validation is not None:
+            rows, apart = split("fit", data, validation, self.seed)
+            held = take(data.inputs, apart), data.target[apart]
+        if data.sample_weight is not None:
+            rows = rows[data.sample_weight[rows] > 0]
+            if len(rows) == 0:
+                raise ValueError("[fit] expected sample_weight to leave rows to train on, got weights of 0")
+        return rows, held
 
-        return any(isinstance(module, BatchNorm) for _, module in self.net.named_modules())
-
-    def _epoch(
-        self,
-        data: Batch,
-        rows: NDArray[np.int64],
-        cuts: list[tuple[int, int]],
-        shuffle: bool,
-        held: tuple[Any, Any] | None,
-        measures: list[tuple[str, Metric]],
-    ) -> None:
-        began = time.perf_counter()
-        order = (
-            rows[_core.permutation(len(rows), self.seed, _SHUFFLE_SITE + self._epochs)] if shuffle else rows
-        )
-        batch = Batch(data.inputs, data.target, data.labels, data.sample_weight)
-        total, rate = 0.0, 0.0
-        for first, last in cuts:
-            batch.order = order[first:last]
-            rate = self.step.optimizer.lr_at(self.step.updates)
-            loss = self.step.run(batch, lr=rate)
-            total += loss * (last - first)
-            if self.telemetry:
-                self.history.step.append({"step": self.step.updates, "loss": loss, "lr": rate})
-        self._epochs += 1
-        record: dict[str, Any] = {"epoch": self._epochs, "loss": total / cuts[-1][1], "lr": rate}
-        if measures:
-            inputs = [part[rows] for part in data.inputs]
-            record |= self._measure(inputs, np.asarray(data.target)[rows], measures, "")
+    def _check(self, data: Batch, held: _Held | None, measures: Sequence[Measure], *, stored: bool) -> None:
+        """Check shapes, labels and metrics before anything happens."""
+        stored = stored or self.step.clip_norm is not None
+        plan = self.step._ready(data, stored=stored)
+        targets = [data.target] if held is None else [data.target, held[1]]
+        if data.labels:
+            classes = plan.output[-1]
+            for target in targets:
+                if target.dtype.kind != "i" or not target.size:
+                    continue
+                if target.min() < 0 or target.max() >= classes:
+                    at = int(np.flatnonzero((target < 0) | (target >= classes))[0])
+                    raise ValueError(
+                        f"[cross_entropy] expected labels in [0, {classes}), got {target.reshape(-1)[at]} in "
+                        f"row {at * len(target) // target.size}; classes, y = numpy.unique(y, "
+                        "return_inverse=True) numbers the classes"
+                    )
         if held is not None:
-            record |= {f"val_{k}": v for k, v in self._evaluate(*held, measures).items()}
-        record["seconds"] = time.perf_counter() - began
-        self.history.epoch.append(record)
+            labels = isinstance(self.loss, Loss) and held[1].dtype.kind == "i"
+            self.step._ready(Batch(list(held[0]), held[1], labels), stored=stored)
+        for measure in measures:
+            if not isinstance(measure, Whole):
+                measure().update(np.zeros((1, *plan.output), plan.recorded.dtype), targets[0][:1])
 
-    def _measure(
-        self,
-        inputs: list[NDArray[Any]],
-        target: NDArray[Any],
-        measures: list[tuple[str, Metric]],
-        prefix: str,
-    ) -> dict[str, float]:
-        prediction = self.net(*inputs)
-        return {prefix + name: float(metric(prediction, target)) for name, metric in measures}
+    def _order(self, rows: NDArray[np.int64], shuffle: bool) -> NDArray[np.int64]:
+        self._passes += 1
+        if not shuffle:
+            return rows
+        return rows[_core.permutation(len(rows), self.seed, _SHUFFLE_SITE + self._passes - 1)]
 
-    def _evaluate(self, x: Any, y: Any, measures: list[tuple[str, Metric]]) -> dict[str, float]:
-        data = as_batch("evaluate", x, y, self.net.dtype, self.loss)
-        prediction = self.net(*data.inputs)
-        target = data.target if isinstance(self.loss, Loss) else y
-        loss = self.loss(prediction, _shaped(target, prediction, data.labels))[0]
-        return {"loss": float(loss), **{name: float(metric(prediction, target)) for name, metric in measures}}
+    def predict(self, x: ArrayLike | tuple[ArrayLike, ...]) -> NDArray[Any]:
+        """Return the net's output for x, at inference.
 
-    def predict(self, x: Any) -> NDArray[Any]:
-        """Return the net's output for x (inference)."""
-        result: NDArray[Any] = self.net(*(x if isinstance(x, tuple) else (x,)))
-        return result
+        Parameters
+        ----------
+        x : array_like of shape (rows, ...), or a tuple of them
+            Any number of rows; an array of another dtype, a memory map for example, is converted some rows at
+            a time.
 
-    def evaluate(self, x: Any, y: Any, *, metrics: Sequence[str | Metric] = ()) -> dict[str, float]:
-        """Return the loss on x and y at inference, and the metrics asked for.
+        Returns
+        -------
+        ndarray of shape (rows, ...)
+            In the dtype of the net. A row's result does not depend on the others.
 
         Examples
         --------
@@ -256,14 +324,52 @@ class Trainer:
         >>> import gvcore as gv
         >>> from gvcore import nn
         >>> trainer = gv.Trainer(nn.Linear(1, 1, init="ones"), nn.MSELoss(), gv.optim.SGD(lr=0.1))
-        >>> trainer.evaluate(np.array([[1.0]]), np.array([[3.0]]))
-        {'loss': 4.0}
+        >>> trainer.predict(np.array([[1.0], [2.0]]))
+        array([[1.],
+               [2.]], dtype=float32)
         """
-        return self._evaluate(x, y, _metrics(metrics))
+        parts, rows = _inputs("predict", x)
+        return predict(self.net, parts, rows)
+
+    def evaluate(
+        self, x: ArrayLike | tuple[ArrayLike, ...], y: ArrayLike, *, metrics: Sequence[MetricLike] = ()
+    ) -> dict[str, float]:
+        """Return the loss on x and y at inference, and the metrics asked for.
+
+        Parameters
+        ----------
+        x, y, metrics
+            As in `fit`.
+
+        Returns
+        -------
+        dict of str to float
+            ``"loss"`` and the metrics by name. NaN and infinity in x propagate.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import gvcore as gv
+        >>> from gvcore import nn
+        >>> trainer = gv.Trainer(nn.Linear(1, 1, init="ones"), nn.MSELoss(), gv.optim.SGD(lr=0.1))
+        >>> trainer.evaluate(np.array([[1.0], [2.0]]), np.array([[3.0], [4.0]]), metrics=["mae"])
+        {'loss': 4.0, 'mae': 2.0}
+        """
+        op = "evaluate"
+        measures = resolve(op, metrics)
+        parts, rows = _inputs(op, x)
+        target = np.asarray(y)
+        if target.ndim == 0 or len(target) != rows:
+            raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {target.shape}")
+        if rows == 0:
+            raise ValueError(f"[{op}] expected at least one row, got x of shape {parts[0].shape}")
+        return evaluate(op, self.net, self.loss, parts, target, measures)
 
 
-def _shaped(target: Any, prediction: NDArray[Any], labels: bool) -> Any:
-    """Give a target the shape of the prediction where only axes of length 1 differ."""
-    array = np.asarray(target)
-    wanted = prediction.shape[:-1] if labels else prediction.shape
-    return array.reshape(wanted) if array.size == int(np.prod(wanted)) and array.shape != wanted else target
+def _inputs(op: str, x: Any) -> tuple[tuple[NDArray[Any], ...], int]:
+    parts = tuple(np.asarray(part) for part in (x if isinstance(x, tuple) else (x,)))
+    if not parts or any(part.ndim == 0 for part in parts):
+        raise ValueError(f"[{op}] expected x of shape (rows, …), got {[part.shape for part in parts]}")
+    if any(len(part) != len(parts[0]) for part in parts):
+        raise ValueError(f"[{op}] expected inputs of one length, got {[part.shape for part in parts]}")
+    return parts, len(parts[0])

@@ -1,0 +1,181 @@
+"""Why training stopped being finite: where it begins, how large things were, and the likely cause.
+
+The offending batch is run once more without an update, with the weights from before it, and every layer's
+output is looked at. Not a diagnosis of healthy nets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gvcore import _core
+from gvcore.nn.inference import Plan, Recorded
+from gvcore.nn.losses import Loss
+from gvcore.nn.module import Module
+from gvcore.nn.trace import Value
+from gvcore.train.batch import Batch, loss_settings
+from gvcore.train.step import TrainStep
+
+__all__ = ["Facts", "explain", "look"]
+
+_LARGE_INPUT = 1e4
+_LARGE_NORM = 1e3
+
+
+@dataclass
+class Facts:
+    """What one batch does to the net."""
+
+    loss: float
+    bad_layer: str | None = None  # first layer in order whose output is not finite
+    bad_share: str = ""
+    before: float = 0.0  # largest output of the layer before it
+    bad_gradient: str | None = None  # last layer in order whose gradient is not finite
+    norm: float = math.nan  # of the whole gradient
+    prediction: tuple[float, float] | None = None
+
+
+def _largest(array: NDArray[Any]) -> float:
+    return float(np.max(np.abs(array))) if array.size else 0.0
+
+
+def _norm(gradients: list[NDArray[Any] | None]) -> float:
+    parts = [gradient.astype(np.float64) for gradient in gradients if gradient is not None]
+    largest = max((_largest(part) for part in parts), default=0.0)
+    if not math.isfinite(largest) or largest == 0.0:
+        return largest
+    return largest * math.sqrt(sum(float(np.sum((part / largest) ** 2)) for part in parts))
+
+
+def look(step: TrainStep, batch: Batch) -> Facts:
+    """Run a batch without an update, and look at every layer."""
+    calls: list[tuple[Module, Value, Any]] = []
+    recorded = Recorded(step.net, batch.shapes, calls=calls)
+    names = {id(module): name for name, module in step.net.named_modules()}
+    layers: dict[int, str] = {}
+    for module, _, result in calls:
+        if isinstance(result, Value) and not any(True for _ in module.children()):
+            name = f"{names.get(id(module), '?')} ({type(module).__name__})".lstrip()
+            layers.setdefault(result.node, name)
+    for node in layers:
+        recorded.graph.tap(node)
+    options = {"training": True, "gradients": True, "update_inside": False, "fuse": True}
+    settings = loss_settings(step.loss, batch.labels, recorded.output_shape())
+    plan = Plan(recorded, options, settings)
+    request = _core.StepRequest()
+    request.update = request.stop_if_not_finite = request.commit_statistics = False
+    request.seed, request.step = step.seed, step.calls
+    core = plan.bind()
+    assert batch.order is not None
+    rows = len(batch.order)
+    prediction: tuple[float, float] | None = None
+    if isinstance(step.loss, Loss):
+        loss = core.step(batch.inputs, batch.target, batch.sample_weight, batch.order, request)[0]
+    else:
+        output = core.forward(batch.inputs, batch.order, request)
+        prediction = (float(output.min()), float(output.max()))
+        loss, gradient = step.loss(output, np.asarray(batch.target)[batch.order])
+        core.backward(np.require(gradient, output.dtype, ["C", "A"]), request)
+    facts = Facts(float(loss), norm=_norm(core.gradients()), prediction=prediction)
+    for (value, gradient), name in zip(core.taps(rows), layers.values(), strict=True):
+        bad = 0 if value is None else int(np.count_nonzero(~np.isfinite(value)))
+        if facts.bad_layer is None:
+            if bad:
+                facts.bad_layer = name
+                facts.bad_share = f"{bad:,} of its {value.size:,} outputs are not finite"
+            elif value is not None:
+                facts.before = _largest(value)
+        if gradient is not None and not np.isfinite(gradient).all():
+            facts.bad_gradient = name
+    return facts
+
+
+def explain(
+    step: TrainStep,
+    batch: Batch,
+    rate: float,
+    losses: tuple[float, float] | None,
+    last_norm: float,
+    *,
+    updated: bool,
+) -> str:
+    """Say which layer is bad first and why, with the weights from before the step that failed.
+
+    `losses` are the first and the last finite one of the epoch, `last_norm` the norm of the gradient in the
+    step before, NaN if there is none; `updated` says that it was the update that made weights not finite.
+    """
+    facts = look(step, batch)
+    parameters = step.net.parameters()
+    sizes = {name: _largest(array) for name, array in parameters.items() if array.size}
+    heaviest = max(sizes, key=lambda name: sizes[name], default="")
+    return f"{_where(facts, updated)} {_why(step, batch, rate, facts, losses, last_norm, heaviest, sizes)}"
+
+
+def _where(facts: Facts, updated: bool) -> str:
+    if facts.bad_layer is not None:
+        return (
+            f"First bad layer: {facts.bad_layer}, where {facts.bad_share}; "
+            f"the largest output before it was {facts.before:.3g}."
+        )
+    if facts.prediction is not None and not math.isfinite(facts.loss):
+        low, high = facts.prediction
+        return (
+            f"All layers are finite; the loss function made {facts.loss} of predictions "
+            f"from {low:.3g} to {high:.3g}."
+        )
+    if not math.isfinite(facts.loss):
+        return f"All layers are finite, but the loss of outputs as large as {facts.before:.3g} is not."
+    if facts.bad_gradient is not None:
+        return f"First bad layer, on the way back: {facts.bad_gradient}, whose gradient is not finite."
+    if not math.isfinite(facts.norm):
+        return "Outputs are finite; the gradient of the parameters is not."
+    end = "; the update is not" if updated else ""
+    return f"Outputs and gradients are finite (gradient norm {facts.norm:.3g}){end}."
+
+
+def _why(
+    step: TrainStep,
+    batch: Batch,
+    rate: float,
+    facts: Facts,
+    losses: tuple[float, float] | None,
+    last_norm: float,
+    heaviest: str,
+    sizes: dict[str, float],
+) -> str:
+    weight = (
+        f"the largest weight is {sizes[heaviest]:.3g} (in {heaviest})" if heaviest else "there are no weights"
+    )
+    inputs = max(_largest(part[batch.order]) for part in batch.inputs)
+    if facts.bad_layer is None and facts.prediction is not None and not math.isfinite(facts.loss):
+        return "Likely cause: the loss function itself; check its logarithms, divisions and roots."
+    if inputs > _LARGE_INPUT:
+        return (
+            f"Likely cause: inputs as large as {inputs:.3g}; scale the columns of x to about 1 "
+            f"(learning rate {rate:.3g}, {weight})."
+        )
+    if step.updates == 0 or (losses is None and math.isnan(last_norm)):
+        norm = f", gradient norm {facts.norm:.3g}" if math.isfinite(facts.norm) else ""
+        return (
+            "Likely cause: the net overflows with its first weights, before any update "
+            f"({weight}{norm}); add batch norm and residual connections, or start from smaller weights."
+        )
+    history = []
+    if losses is not None:
+        history.append(f"the loss went from {losses[0]:.3g} to {losses[1]:.3g}")
+    if not math.isnan(last_norm):
+        history.append(f"the gradient norm of the last good step was {last_norm:.3g}")
+    history.append(weight)
+    known = "; ".join(history)
+    clipped = "" if step.clip_norm is not None else " or clip_norm=1.0"
+    if last_norm > _LARGE_NORM and rate <= 1e-3:
+        return f"Likely cause: exploding gradients at learning rate {rate:.3g}: {known}. Try clip_norm=1.0."
+    return (
+        f"Likely cause: a learning rate of {rate:.3g} is too large: {known}. "
+        f"Try {min(rate / 10, 1.0):.1g}, a warm-up{clipped}."
+    )

@@ -1,0 +1,232 @@
+"""One epoch after another: stretches of steps, their records, and what to do when one of them fails."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gvcore.callbacks import Callback
+from gvcore.nn.losses import Loss
+from gvcore.train import divergence
+from gvcore.train.batch import Batch
+from gvcore.train.evaluation import Measure, evaluate
+from gvcore.train.loop import Averaging, Interrupts, Mark, Progress, Stretch, advance
+from gvcore.train.rows import Unread
+
+if TYPE_CHECKING:
+    from gvcore.train.trainer import Trainer
+
+__all__ = ["Run", "says_stop"]
+
+_FIRST_WINDOW = 32  # updates handed over together; doubled until a call fills its time
+
+
+def says_stop(answer: Any) -> bool:
+    """Return whether a hook answered True; anything else it may return is no answer."""
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)
+
+
+class Run:
+    """One call of `Trainer.fit`, epoch by epoch."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        data: Batch,
+        rows: NDArray[np.int64],
+        unread: Unread,
+        held: tuple[tuple[NDArray[Any], ...], NDArray[Any]] | None,
+        measures: Sequence[Measure],
+        hooks: Sequence[Callback],
+        averaging: Averaging | None,
+        interrupts: Interrupts,
+        progress: Progress,
+    ) -> None:
+        self._trainer, self._step = trainer, trainer.step
+        self._data, self._rows, self._unread, self._held = data, rows, unread, held
+        self._measures, self._averaging = measures, averaging
+        self._interrupts, self._progress = interrupts, progress
+        self._watched = bool(hooks)  # a callback may have changed the weights
+        self._step_hooks = [
+            hook for hook in hooks if getattr(hook.on_step_end, "__func__", None) is not Callback.on_step_end
+        ]
+        self._window = _FIRST_WINDOW
+        self._first = 0  # updates before the epoch
+        self._first_loss: float | None = None  # of the first epoch's first update
+        self._mark = Mark(trainer.step)
+
+    def epoch(self, order: NDArray[np.int64], cuts: NDArray[np.int64], marks: NDArray[np.int64]) -> None:
+        """Train on the rows in this order, measure, and write the record."""
+        began = time.perf_counter()
+        trainer, count = self._trainer, len(marks) - 1
+        self._first = first = self._step.updates
+        rates = np.array([self._step.optimizer.lr_at(first + i) for i in range(count)], np.float64)
+        whole = Stretch(replace(self._data, order=order[: cuts[-1]]), cuts, marks, rates)
+        losses = np.zeros(count)
+        done = 0
+        if self._watched:
+            self._copy(whole, losses, 0)
+        while done < count and not trainer._stopping:
+            if self._mark.due():
+                self._copy(whole, losses, done)
+            done += self._stretch(whole, losses, done)
+            for hook in self._step_hooks:
+                if says_stop(hook.on_step_end(trainer)):
+                    trainer.stop()
+        if done == 0:
+            return
+        if not self._mark.finite():
+            self._diverged(whole, losses, done, None)
+        record = {
+            "epoch": len(trainer.history.epoch) + 1,
+            "step": self._step.updates,
+            "loss": self._mean(whole, losses, done),
+            **self._measured(),
+            "lr": float(rates[done - 1]),
+        }
+        record["seconds"] = time.perf_counter() - began
+        if self._first_loss is None:
+            self._first_loss = float(losses[0])
+        trainer.history.epoch.append(record)
+        self._progress.record(record)
+
+    def _stretch(self, whole: Stretch, losses: NDArray[np.float64], done: int) -> int:
+        """Do some of the updates from number `done` on, and write them down; return how many."""
+        step, trainer = self._step, self._trainer
+        window = 1 if self._step_hooks else self._window
+        last = min(done + window, len(whole))
+        stretch = whole.part(done, last)
+        if self._unread:
+            assert stretch.batch.order is not None
+            self._unread.look(stretch.batch.order)
+        failure: FloatingPointError | None = None
+        count = 0
+        with self._interrupts.held():
+            try:
+                count = advance(step, stretch, losses[done:last], self._averaging)
+            except FloatingPointError as error:
+                if not str(error).startswith(("[TrainStep]", "[clip_grad_norm]")):
+                    raise
+                failure = error
+            if count:
+                self._mark.since.append(stretch.part(0, count))
+                first = step.updates - count + 1
+                found, rates = losses[done : done + count].tolist(), stretch.rates[:count].tolist()
+                records = [
+                    {"step": first + i, "loss": loss, "lr": rate}
+                    for i, (loss, rate) in enumerate(zip(found, rates, strict=True))
+                ]
+                trainer.last_step = records[-1]
+                if trainer.telemetry:
+                    trainer.history.step += records
+        if failure is not None:
+            self._diverged(whole, losses, done, failure)
+        self._window = max(_FIRST_WINDOW, 2 * count)
+        self._progress.update(count, float(losses[done + count - 1]))
+        return count
+
+    def _mean(self, whole: Stretch, losses: NDArray[np.float64], done: int) -> float:
+        """Return the loss over the epoch's rows from those of its updates."""
+        loss = self._trainer.loss
+        if isinstance(loss, Loss) and loss.reduction == "sum":
+            return float(np.sum(losses[:done]))
+        ends = whole.cuts[whole.marks[: done + 1]]
+        weights = np.diff(ends).astype(np.float64)
+        if self._data.sample_weight is not None:
+            assert whole.batch.order is not None
+            weights = np.add.reduceat(self._data.sample_weight[whole.batch.order[: ends[-1]]], ends[:-1])
+        return float(np.sum(losses[:done] * weights) / np.sum(weights))
+
+    def _measured(self) -> dict[str, float]:
+        net, loss = self._trainer.net, self._trainer.loss
+        result: dict[str, float] = {}
+        if self._measures:
+            rows = None if len(self._rows) == len(self._data.target) else self._rows
+            parts, target = self._data.inputs, self._data.target
+            result |= evaluate("fit", net, loss, parts, target, self._measures, rows=rows, with_loss=False)
+        if self._held is not None:
+            found = evaluate("fit", net, loss, *self._held, self._measures)
+            result |= {f"val_{name}": value for name, value in found.items()}
+        return result
+
+    # ---- the way back -----------------------------------------------------------------------
+
+    def _copy(self, whole: Stretch, losses: NDArray[np.float64], done: int) -> None:
+        """Copy the weights if they are good."""
+        if not self._mark.finite():
+            self._diverged(whole, losses, done, None)
+        self._mark.take()
+
+    def _diverged(
+        self, whole: Stretch, losses: NDArray[np.float64], done: int, error: FloatingPointError | None
+    ) -> NoReturn:
+        """Go back to before the first update that failed, and raise with the reasons.
+
+        An update can write weights that are not finite after a finite loss; that shows in the next loss, or
+        in none if the activation has bounds. So the updates since the last copy are repeated one by one.
+        """
+        step, mark = self._step, self._mark
+        since = [part.part(i, i + 1) for part in mark.since for i in range(len(part))]
+        text = "expected finite weights, got nan or infinity"
+        if error is not None:
+            since.append(whole.part(done, done + 1))
+            text = re.split("[:;] ", str(error).split("] ", 1)[1])[0]
+        if not since:
+            bad = [name for name, p in self._trainer.net.parameters().items() if not np.isfinite(p).all()]
+            raise FloatingPointError(f"[fit] {text} in {', '.join(bad[:3])} before step {step.updates + 1}")
+        with self._interrupts.held():
+            at, norm, back = self._go_back(since, known_bad=error is not None)
+        if updated := error is None or at < len(since) - 1:
+            text = "expected finite weights, got nan or infinity after the update"
+        losses = losses[: max(step.updates - self._first, 0)]
+        known = [*([] if self._first_loss is None else [self._first_loss]), *losses[:1], *losses[-1:]]
+        ends = (float(known[0]), float(known[-1])) if known else None
+        rate = float(since[at].rates[0])
+        reasons = divergence.explain(step, since[at].batch, rate, ends, norm, updated=updated)
+        state = "The weights are those before that step." if back else "The weights are spoilt."
+        raise FloatingPointError(
+            f"[fit] {text} at step {step.updates + 1}, epoch {len(self._trainer.history.epoch) + 1}. "
+            f"{reasons} {state}"
+        ) from None
+
+    def _go_back(self, since: Sequence[Stretch], *, known_bad: bool) -> tuple[int, float, bool]:
+        """Leave everything as it was before the first of these updates that fails.
+
+        Returns its number, the norm of the gradient in the one before, and whether there was a way back.
+        """
+        step, mark = self._step, self._mark
+        finite, at, norm = mark.finite(), len(since) - 1, float("nan")
+        if finite and known_bad and at == 0:
+            return at, norm, True
+        if not mark.restore():
+            return at, norm, finite
+        if not finite:
+            at = self._first_bad(since)
+            mark.restore()
+        for i, part in enumerate(since[:at]):
+            if i == at - 1:
+                norm = divergence.look(step, part.batch).norm
+            self._repeat(part)
+        steps = self._trainer.history.step
+        while steps and steps[-1]["step"] > step.updates:
+            steps.pop()
+        return at, norm, True
+
+    def _first_bad(self, since: Sequence[Stretch]) -> int:
+        for i, part in enumerate(since):
+            try:
+                self._repeat(part)
+            except FloatingPointError:
+                return i
+            if not self._mark.finite():
+                return i
+        return len(since) - 1
+
+    def _repeat(self, one: Stretch) -> None:
+        advance(self._step, one, np.zeros(1), self._averaging)

@@ -1,0 +1,132 @@
+"""Loss and metrics at inference, chunk by chunk: only one chunk of predictions is in memory at a time.
+
+Functions of the user, losses written in Python included, are the exception: they get all rows at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gvcore.metrics import Running, Whole
+from gvcore.nn.losses import Loss
+from gvcore.nn.module import Module
+from gvcore.train.batch import as_batch, fit_target
+
+__all__ = ["Measure", "evaluate", "normaliser", "predict", "summed"]
+
+Measure = Callable[[], Running] | Whole
+_LossType = TypeVar("_LossType", bound=Loss)
+
+_CHUNK = 1 << 20  # elements of the input that are run together
+_FEWEST, _MOST = 256, 8192  # rows
+
+
+def _chunk(parts: Sequence[NDArray[Any]]) -> int:
+    each = max(1, sum(part.size // max(len(part), 1) for part in parts))
+    return min(max(_CHUNK // each, _FEWEST), _MOST)
+
+
+def summed(loss: _LossType) -> _LossType:
+    """Return the loss with ``reduction="sum"``."""
+    return dataclasses.replace(loss, reduction="sum")  # type: ignore[type-var]
+
+
+def normaliser(
+    loss: Loss,
+    target: NDArray[Any],
+    labels: bool,
+    output: tuple[int, ...],
+    weights: NDArray[Any] | None = None,
+) -> float:
+    """Return what a mean of these rows divides by: rows, elements, or the weights of their classes."""
+    native = loss.native()
+    rows = len(target)
+    if native["kind"] != "cross_entropy":
+        each = np.full(rows, float(np.prod(output)))
+    elif labels and native["weight"] is not None:
+        each = native["weight"][target.reshape(rows, -1)].sum(axis=1)
+    else:
+        each = np.full(rows, float(np.prod(output[:-1])))
+    return float(np.sum(each if weights is None else each * weights))
+
+
+def predict(net: Module, parts: Sequence[NDArray[Any]], rows: int) -> NDArray[Any]:
+    """Return the net's output for all rows, converting one chunk of the input at a time."""
+    chunk = _chunk(parts)
+    if rows <= chunk:
+        whole: NDArray[Any] = net(*parts)
+        return whole
+    result: NDArray[Any] | None = None
+    for first in range(0, rows, chunk):
+        prediction = net(*(part[first : first + chunk] for part in parts))
+        if result is None:
+            result = np.empty((rows, *prediction.shape[1:]), prediction.dtype)
+        result[first : first + chunk] = prediction
+    assert result is not None
+    return result
+
+
+def evaluate(
+    op: str,
+    net: Module,
+    loss: Any,
+    parts: Sequence[NDArray[Any]],
+    target: NDArray[Any],
+    measures: Sequence[Measure],
+    *,
+    rows: NDArray[np.int64] | None = None,
+    with_loss: bool = True,
+) -> dict[str, float]:
+    """Return the loss and the metrics over all rows, or over those given."""
+    count = len(target) if rows is None else len(rows)
+    running = [measure if isinstance(measure, Whole) else measure() for measure in measures]
+    native = isinstance(loss, Loss)
+    whole = with_loss and not native or any(isinstance(measure, Whole) for measure in running)
+    kept: list[NDArray[Any]] = []
+    total = divisor = 0.0
+    chunk = _chunk(parts)
+    for first in range(0, count, chunk):
+        which: Any = slice(first, first + chunk) if rows is None else rows[first : first + chunk]
+        prediction = net(*(part[which] for part in parts))
+        wanted = target[which]
+        if whole:
+            kept.append(prediction)
+        for measure in running:
+            if isinstance(measure, Running):
+                measure.update(prediction, wanted)
+        if with_loss and native:
+            value, by = _chunk_loss(op, loss, prediction, wanted, alone=count <= chunk)
+            total, divisor = total + value, divisor + by
+    result: dict[str, float] = {}
+    everything = kept[0] if len(kept) == 1 else np.concatenate(kept) if kept else None
+    known = target if rows is None else target[rows] if whole else target
+    if with_loss:
+        result["loss"] = total / (divisor or 1.0) if native else float(loss(everything, known)[0])
+    for measure in running:
+        if isinstance(measure, Running):
+            result[measure.name] = measure.result()
+        else:
+            assert everything is not None
+            result[measure.name] = measure(everything, known)
+    return result
+
+
+def _chunk_loss(
+    op: str, loss: Loss, prediction: NDArray[Any], target: NDArray[Any], *, alone: bool
+) -> tuple[float, float]:
+    """Return the loss of some rows, and by what the sum over chunks is to be divided."""
+    batch = as_batch(op, prediction, target, prediction.dtype, loss)
+    fit_target(op, batch, prediction.shape[1:], loss)
+    shape = prediction.shape[:-1] if batch.labels else prediction.shape
+    shaped = batch.target.reshape(shape)
+    if alone:
+        return loss(prediction, shaped)[0], 1.0
+    value = summed(loss)(prediction, shaped)[0]
+    if loss.reduction == "sum":
+        return value, 0.0
+    return value, normaliser(loss, shaped, batch.labels, prediction.shape[1:])
