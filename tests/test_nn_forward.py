@@ -340,15 +340,15 @@ def test_module_or_parameter_that_is_not_part_of_the_net():
         lambda net, x: x + stray,
         lambda net, x: net.linear(x) @ nn.Parameter(np.eye(4)),
         lambda net, x: nn.Linear(4, 4)(x),
-        lambda net, x: nn.BatchNorm(4)(x),
     ):
         with pytest.raises(ValueError, match=r"attribute|ModuleList"):
             Function(function)(X)
 
 
-def test_module_with_buffers_alone_that_is_not_part_of_the_net():
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_that_is_not_part_of_the_net(affine):
     with pytest.raises(ValueError, match=r"attribute|ModuleList"):
-        Function(lambda net, x: nn.BatchNorm(4, affine=False)(x))(X)
+        Function(lambda net, x: nn.BatchNorm(4, affine=affine)(x))(X)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, lambda v: dict(enumerate(v))], ids=["list", "tuple", "dict"])
