@@ -66,6 +66,22 @@ int openmp_threads() {
 #endif
 }
 
+// libgomp ends the process when a thread cannot be made, so ask the system first.
+int threads_that_can_be_made(int wanted) {
+  std::vector<std::thread> made;
+  std::atomic<bool> done{false};
+  try {
+    for (int i = 1; i < wanted; ++i)
+      made.emplace_back([&done] {
+        while (!done.load(std::memory_order_acquire)) std::this_thread::yield();
+      });
+  } catch (const std::system_error&) {
+  }
+  done.store(true, std::memory_order_release);
+  for (auto& t : made) t.join();
+  return int(made.size()) + 1;
+}
+
 struct Setting {
   int threads;
   const char* reason;
@@ -88,7 +104,7 @@ Setting initial() {
     s.reason = "OMP_NUM_THREADS";
   }
   if (const char* text = std::getenv("GVCORE_NUM_THREADS"); text && std::atoi(text) > 0) {
-    s.threads = std::atoi(text);
+    s.threads = threads_that_can_be_made(std::min(std::atoi(text), kMostThreads));
     s.reason = "GVCORE_NUM_THREADS";
   }
 #if !defined(_OPENMP)
@@ -101,22 +117,6 @@ Setting initial() {
 Setting& setting() {
   static Setting s = initial();
   return s;
-}
-
-// libgomp ends the process when a thread cannot be made, so ask the system first.
-int threads_that_can_be_made(int wanted) {
-  std::vector<std::thread> made;
-  std::atomic<bool> done{false};
-  try {
-    for (int i = 1; i < wanted; ++i)
-      made.emplace_back([&done] {
-        while (!done.load(std::memory_order_acquire)) std::this_thread::yield();
-      });
-  } catch (const std::system_error&) {
-  }
-  done.store(true, std::memory_order_release);
-  for (auto& t : made) t.join();
-  return int(made.size()) + 1;
 }
 
 std::atomic<double> least_work{3000};  // nanoseconds

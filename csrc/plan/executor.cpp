@@ -233,12 +233,12 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
     update_.prepare();
   }
   StepResult result;
-  result.workers = team_;
   const Context<T> context{&ops::active_table().of<T>(),  source.rows, request.seed, request.step,
                            updates_ ? &update_ : nullptr, &source};
   const std::size_t begin = request.forward ? 0 : program_.loss;
   const std::size_t end = request.backward ? program_.instructions.size() : program_.loss;
   parallel(team_, [&](int worker, int team) {
+    if (worker == 0) result.workers = team;
     if (begin < program_.loss) run_phases(context, begin, program_.loss, worker, team);
     barrier_.wait(team);
     double loss = 0;

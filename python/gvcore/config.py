@@ -55,7 +55,7 @@ def set_num_threads(n: int) -> None:
     TypeError, ValueError
         If `n` is not an int >= 1.
     """
-    _core.set_num_threads(integer("set_num_threads", "n", n, at_least=1))
+    _core.set_num_threads(min(integer("set_num_threads", "n", n, at_least=1), 2**31 - 1))
 
 
 @contextmanager

@@ -36,14 +36,17 @@ class ModuleList(Module):
     """
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
-        for module in modules:
-            self.append(module)
+        self._extend(modules)
+
+    def _extend(self, modules: Iterable[Any]) -> None:
+        for place, module in enumerate(modules, start=len(self)):
+            if not isinstance(module, Module):
+                raise TypeError(f"[{type(self).__name__}] expected modules, got {type(module).__name__}")
+            setattr(self, str(place), module)
 
     def append(self, module: Module) -> ModuleList:
         """Add a module at the end; returns the list."""
-        if not isinstance(module, Module):
-            raise TypeError(f"[{type(self).__name__}] expected modules, got {type(module).__name__}")
-        setattr(self, str(len(self)), module)
+        self._extend([module])
         return self
 
     def __len__(self) -> int:
@@ -78,8 +81,7 @@ class Sequential(ModuleList):
 
     def __init__(self, *layers: Module | Sequence[Module]) -> None:
         given = layers[0] if len(layers) == 1 and isinstance(layers[0], (list, tuple)) else layers
-        for layer in given:
-            self.append(layer)  # type: ignore[arg-type]
+        self._extend(given)
         _suit(self)
 
     def forward(self, x: Any) -> Any:

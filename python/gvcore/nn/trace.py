@@ -87,7 +87,13 @@ class Trace:
 
     def buffer(self, module: Module, key: str) -> int:
         """Return the number of a buffer."""
-        return self._buffers[id(module), key]
+        number = self._buffers.get((id(module), key))
+        if number is None:
+            raise ValueError(
+                f"[trace] expected every module used in forward to be an attribute of the net, got a "
+                f"{type(module).__name__} that is not; lists of modules belong in nn.ModuleList"
+            )
+        return number
 
 
 class _Shape(tuple[Any, ...]):

@@ -64,6 +64,8 @@ def as_weights(op: str, value: Any, rows: int) -> NDArray[np.float64] | None:
 def as_batch(op: str, x: Any, y: Any, dtype: np.dtype[Any], loss: Any, sample_weight: Any = None) -> Batch:
     """Convert and check x, y and weights; shapes against the net are checked by `fit_target`."""
     inputs = [as_input(op, "x", part, dtype) for part in (x if isinstance(x, tuple) else (x,))]
+    if not inputs:
+        raise ValueError(f"[{op}] expected at least one input, got an empty tuple")
     rows = len(inputs[0])
     if rows == 0:
         raise ValueError(f"[{op}] expected a batch of at least one row, got x of shape {inputs[0].shape}")
