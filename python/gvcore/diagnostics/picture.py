@@ -83,7 +83,7 @@ def draw_flow(blocks: Sequence[BlockFlow], title: str, starts_at: str | None, ax
     ax.set_ylabel("norm of the gradient of the loss\nwith respect to the block's input", color=_BLUE)
     right_ax.set_ylabel("root mean square of the block's output", color=_ORANGE)
     if not np.isfinite(_positive(gradient)).any():
-        ax.set_yticks([])
+        ax.tick_params(axis="y", which="both", left=False, labelleft=False)
     ax.grid(alpha=0.3)
     # Above the frame, where it hides neither of the two curves.
     ax.legend(handles=handles, fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
