@@ -1,4 +1,4 @@
-# make demo | test | lint | wheel | clean. Everything happens in a virtual environment of its own
+# make demo | test | bench | lint | wheel | clean. Everything happens in a virtual environment of its own
 # (.venv), made by PYTHON; the compiled objects stay in build/, so a second build is short.
 PYTHON ?= python3
 WERROR ?= OFF
@@ -8,13 +8,16 @@ BUILD := build/venv
 SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc python -not -path '*__pycache__*')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint wheel clean
+.PHONY: demo test bench lint wheel clean
 
 demo: $(VENV)/installed-plot
 	$(BIN)/gvcore demo
 
 test: $(VENV)/installed-test
 	GVCORE_BUILD_DIR=$(BUILD) $(BIN)/python -m pytest tests
+
+bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks --quick
 
 lint: $(VENV)/installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure

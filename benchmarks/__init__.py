@@ -1,0 +1,1 @@
+"""Benchmarks of gvcore: ``python -m benchmarks``; how to read them is in README.md beside this file."""
