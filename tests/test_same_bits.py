@@ -21,7 +21,7 @@ import gvcore as gv
 import gvcore.functional as F
 from functional_cases import ISAS
 from gvcore import _core, nn
-from gvcore.train.step import _Plans
+from gvcore.train.plans import Plans
 
 THREADS = [1, 2, 3, 7]
 Record = dict[str, bytes]
@@ -375,7 +375,7 @@ def test_instruction_sets(name: str, isa: str, threads: int, reference: Callable
 def test_fusing_changes_no_bit(
     name: str, threads: int, reference: Callable[[str], Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_Plans, "fused", False)
+    monkeypatch.setattr(Plans, "fused", False)
     with gv.threads(threads):
         record, step = train(CASES[name])
     assert step.workers == threads
@@ -403,7 +403,7 @@ def test_fused_and_stored_updates_are_different_programs() -> None:
     case = CASES["residual layers, wide"]
     for fused in (True, False):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(_Plans, "fused", fused)
+            patch.setattr(Plans, "fused", fused)
             for clip_norm in (None, 1e30):
                 _, step = train(case, clip_norm=clip_norm)
                 plan = next(iter(step._plans._plans.values())).core
@@ -455,7 +455,7 @@ def test_how_finely_work_is_dealt_changes_no_bit(reference: Callable[[str], Reco
 @pytest.mark.parametrize("fused", [True, False])
 def test_nothing_remains_from_another_batch(fused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plan that has run on more rows, on fewer and on infinities gives the bits of a new one."""
-    monkeypatch.setattr(_Plans, "fused", fused)
+    monkeypatch.setattr(Plans, "fused", fused)
     case = CASES["residual layers, wide"]
     first, second = case.batches()[:2]
     net = case.net().reset_parameters(5)

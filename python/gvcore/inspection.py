@@ -18,7 +18,7 @@ from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
 from gvcore.seeding import as_seed
 from gvcore.train.batch import as_batch, check_loss, fit_target, loss_settings
-from gvcore.train.step import _python_loss
+from gvcore.train.plans import python_loss
 
 __all__ = ["diagnose"]
 
@@ -112,7 +112,7 @@ def diagnose(
     def run(core: Any, request: Any) -> float:
         if isinstance(loss, Loss):
             return float(core.step(batch.inputs, batch.target, None, None, request)[0])
-        value, gradient = _python_loss(loss, core.forward(batch.inputs, None, request), y)
+        value, gradient = python_loss(loss, core.forward(batch.inputs, None, request), y)
         core.backward(gradient, request)
         return value
 

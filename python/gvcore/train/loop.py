@@ -6,6 +6,7 @@ served ten times a second. What the user sees of all this is in trainer.py.
 
 from __future__ import annotations
 
+import importlib
 import signal
 import sys
 import threading
@@ -22,7 +23,8 @@ from gvcore.nn.losses import Loss
 from gvcore.nn.parameter import storage_epoch
 from gvcore.train.batch import Batch
 from gvcore.train.evaluation import normaliser, summed
-from gvcore.train.step import TrainStep, _Plans
+from gvcore.train.plans import Plans
+from gvcore.train.step import TrainStep
 
 __all__ = ["Averaging", "Interrupts", "Mark", "Progress", "Stretch", "advance"]
 
@@ -78,7 +80,7 @@ class Averaging:
         self._scale = 1.0
         self._weights: NDArray[np.float64] | None = None
         self._inner = summed(step.loss) if isinstance(step.loss, Loss) else self._scaled
-        self._plans = _Plans(step.net, self._inner, step.optimizer)
+        self._plans = Plans(step.net, self._inner, step.optimizer)
 
     def _scaled(self, prediction: NDArray[Any], target: Any) -> Any:
         value, gradient = self._loss(prediction, target)
@@ -291,10 +293,10 @@ class Progress:
         self._bar: Any = None
         if epochs and sys.stderr is not None and sys.stderr.isatty():
             try:
-                from tqdm import tqdm
+                tqdm = importlib.import_module("tqdm")
             except ImportError:
                 return
-            self._bar = tqdm(total=epochs * steps, unit="step", dynamic_ncols=True, mininterval=SECONDS)
+            self._bar = tqdm.tqdm(total=epochs * steps, unit="step", dynamic_ncols=True, mininterval=SECONDS)
 
     def epoch(self, number: int) -> None:
         """Name the epoch under way, from 1."""

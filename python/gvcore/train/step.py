@@ -1,11 +1,10 @@
-"""One training step in one native call, and the gradients alone."""
+"""One training step in one native call."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,107 +13,15 @@ from numpy.typing import NDArray
 
 from gvcore import _core
 from gvcore._settings import real
-from gvcore.nn.inference import Plan, Recorded
+from gvcore.nn.inference import Plan
 from gvcore.nn.losses import Loss
-from gvcore.nn.module import Module, structure_epoch
+from gvcore.nn.module import Module
 from gvcore.optim import Optimizer
 from gvcore.seeding import as_seed
-from gvcore.train.batch import Batch, as_batch, check_loss, fit_target, loss_settings
+from gvcore.train.batch import Batch, as_batch, check_loss
+from gvcore.train.plans import Plans, check_net, python_loss
 
-__all__ = ["TrainStep", "value_and_grad"]
-
-
-def _check_net(op: str, net: Any) -> None:
-    if not isinstance(net, Module):
-        raise TypeError(f"[{op}] expected net to be a gvcore.nn.Module, got {type(net).__name__}")
-
-
-def _python_loss(loss: Any, prediction: NDArray[Any], target: Any) -> tuple[float, NDArray[Any]]:
-    """Call a loss written in Python and check what it returns."""
-    result = loss(prediction, target)
-    if not (isinstance(result, tuple) and len(result) == 2):
-        raise TypeError(f"[loss] expected (loss, dprediction), got {type(result).__name__}")
-    value, gradient = float(result[0]), np.asarray(result[1])
-    if gradient.shape != prediction.shape or gradient.dtype.kind not in "fiu":
-        raise ValueError(
-            f"[loss] expected dprediction of shape {prediction.shape}, got {gradient.shape} of "
-            f"dtype {gradient.dtype}"
-        )
-    return value, np.require(gradient, prediction.dtype, ["C", "A"])
-
-
-class _Plans:
-    """The plans of one net and one loss that differentiate, by what they depend on."""
-
-    fused = True  # tests turn it off to compare with every instruction on its own
-
-    def __init__(self, net: Module, loss: Any, optimizer: Optimizer | None) -> None:
-        self.net, self.loss, self.optimizer = net, loss, optimizer
-        self._plans: dict[Any, Plan] = {}
-        self._epoch = -1
-        self._structure: Any = None
-        self._trained: tuple[bool, ...] = ()
-        self.dtype = np.dtype(np.float32)
-        self.look()
-
-    def look(self) -> bool:
-        """Compare the net with what it was; return False if its structure has changed."""
-        if self._epoch == structure_epoch():
-            return True
-        parts = self.net.inventory()
-        if self._structure is not None and parts.structure != self._structure:
-            return False
-        self._keep(parts.structure, parts.trained, parts.dtype())
-        return True
-
-    def _keep(self, structure: Any, trained: tuple[bool, ...], dtype: np.dtype[Any]) -> None:
-        self._structure, self._trained, self.dtype = structure, trained, dtype
-        self._epoch = structure_epoch()
-
-    def forget(self) -> None:
-        """Start again from the net as it is."""
-        self._plans.clear()
-        self._structure = None
-        self.look()
-
-    def get(self, batch: Batch, *, training: bool, stored: bool) -> Plan:
-        """Return the plan for a batch of these shapes."""
-        key = (batch.shapes, batch.labels, training, stored, self._trained, self.fused)
-        plan = self._plans.get(key)
-        if plan is None:
-            plan = self._plans[key] = self._make(batch, training, stored)
-            if self._epoch != structure_epoch():  # forward ran, and has set attributes
-                self._structure = None
-                self.look()
-        return plan
-
-    def _make(self, batch: Batch, training: bool, stored: bool) -> Plan:
-        recorded = Recorded(self.net, batch.shapes)
-        if recorded.outputs > 1:
-            raise ValueError(f"[TrainStep] expected forward to return one value, got {recorded.outputs}")
-        output = recorded.output_shape()
-        settings = None
-        if isinstance(self.loss, Loss):
-            fit_target("TrainStep", batch, output, self.loss)
-            settings = loss_settings(self.loss, batch.labels, output)
-        options = {
-            "training": training,
-            "gradients": True,
-            "update_inside": not stored and self.fused,
-            "fuse": self.fused,
-        }
-        optimizer = None
-        if self.optimizer is not None:
-            optimizer = dict(self.optimizer.native())
-            if "betas" in optimizer:
-                optimizer["beta1"], optimizer["beta2"] = optimizer.pop("betas")
-            optimizer["parameters"] = self.optimizer.resolve(recorded.names)
-        return Plan(recorded, options, settings, optimizer)
-
-    def check(self, op: str, batch: Batch, plan: Plan) -> None:
-        """Check a batch against the plan's output."""
-        if isinstance(self.loss, Loss):
-            fit_target(op, batch, plan.output, self.loss)
+__all__ = ["TrainStep"]
 
 
 class TrainStep:
@@ -170,7 +77,7 @@ class TrainStep:
         seed: int | np.random.SeedSequence | None = None,
         checkpoint_every: int | None = None,
     ) -> None:
-        _check_net("TrainStep", net)
+        check_net("TrainStep", net)
         check_loss("TrainStep", loss)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"[TrainStep] expected optimizer to be SGD, Adam or AdamW, got {optimizer!r}")
@@ -185,7 +92,7 @@ class TrainStep:
         self.calls = 0  # steps that have run, accumulating ones too: the step that dropout sees
         self.gradient_norm: float | None = None
         self.workers = 0
-        self._plans = _Plans(net, loss, optimizer)
+        self._plans = Plans(net, loss, optimizer)
         self._accumulating: Plan | None = None
         self._request = _core.StepRequest()
         self._lock = threading.Lock()
@@ -345,7 +252,7 @@ class TrainStep:
             raise ValueError("[TrainStep] expected no sample_weight with a loss written in Python")
         prediction = core.forward(batch.inputs, batch.order, request)
         target = batch.target if batch.order is None else np.asarray(batch.target)[batch.order]
-        loss, gradient = _python_loss(self.loss, prediction, target)
+        loss, gradient = python_loss(self.loss, prediction, target)
         if not math.isfinite(loss):
             raise FloatingPointError(f"[TrainStep] expected a finite loss, got {loss}; nothing was written")
         _, norm, workers = core.backward(gradient, request)
@@ -357,62 +264,3 @@ class TrainStep:
             count = 2 if native["kind"] == "adam" else int(native["momentum"] != 0)
             self._state = [np.zeros(plan.core.flat_size, plan.recorded.dtype) for _ in range(count)]
         return plan.bind(self._state, self._counts)
-
-
-def value_and_grad(net: Module, loss: Any) -> Callable[..., tuple[float, dict[str, NDArray[Any]]]]:
-    """Make a function that computes the loss of a batch and its gradients, and updates nothing.
-
-    Parameters
-    ----------
-    net : Module
-    loss : a loss of `gvcore.nn`, or a callable ``(prediction, target) -> (loss, dprediction)``
-
-    Returns
-    -------
-    callable
-        ``f(x, y, *, training=True, seed=None) -> (loss, {name: gradient})``. With ``training=True`` batch
-        norm uses the batch's statistics and updates the running ones, and dropout drops by `seed`; with False
-        neither. The gradients are copies, by dotted name, of the trained parameters. Values that are not
-        finite are returned as they are; the running statistics are not updated then.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import gvcore as gv
-    >>> from gvcore import nn
-    >>> net = nn.Linear(2, 1, bias=False, init="ones")
-    >>> loss, gradients = gv.value_and_grad(net, nn.MSELoss())(np.array([[1.0, 2.0]]), np.array([[0.0]]))
-    >>> loss, gradients["weight"]
-    (9.0, array([[ 6., 12.]], dtype=float32))
-    """
-    _check_net("value_and_grad", net)
-    check_loss("value_and_grad", loss)
-    plans = _Plans(net, loss, None)
-    lock = threading.Lock()
-
-    def evaluate(
-        x: Any, y: Any, *, training: bool = True, seed: int | np.random.SeedSequence | None = None
-    ) -> tuple[float, dict[str, NDArray[Any]]]:
-        with lock:
-            if not plans.look():
-                plans.forget()
-            batch = as_batch("value_and_grad", x, y, plans.dtype, loss)
-            plan = plans.get(batch, training=bool(training), stored=True)
-            plans.check("value_and_grad", batch, plan)
-            core = plan.bind()
-            request = _core.StepRequest()
-            request.update = False
-            request.stop_if_not_finite = False
-            request.commit_statistics = bool(training)
-            request.seed = as_seed(seed) if training else 0
-            if isinstance(loss, Loss):
-                value = core.step(batch.inputs, batch.target, None, None, request)[0]
-            else:
-                prediction = core.forward(batch.inputs, None, request)
-                value, gradient = _python_loss(loss, prediction, y)
-                request.commit_statistics &= math.isfinite(value)
-                core.backward(gradient, request)
-            pairs = zip(plan.recorded.names, core.gradients(), strict=True)
-            return float(value), {name: gradient for name, gradient in pairs if gradient is not None}
-
-    return evaluate

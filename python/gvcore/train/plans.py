@@ -1,0 +1,113 @@
+"""The plans behind training: which one a batch needs, and when the net has changed under them.
+
+Also the first checks that all of training shares, of the net and of what a loss written in Python returns.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gvcore.nn.inference import Plan, Recorded
+from gvcore.nn.losses import Loss
+from gvcore.nn.module import Module, structure_epoch
+from gvcore.optim import Optimizer
+from gvcore.train.batch import Batch, fit_target, loss_settings
+
+__all__ = ["Plans", "check_net", "python_loss"]
+
+
+def check_net(op: str, net: Any) -> None:
+    """Raise a TypeError unless `net` is a module."""
+    if not isinstance(net, Module):
+        raise TypeError(f"[{op}] expected net to be a gvcore.nn.Module, got {type(net).__name__}")
+
+
+def python_loss(loss: Any, prediction: NDArray[Any], target: Any) -> tuple[float, NDArray[Any]]:
+    """Call a loss written in Python and check what it returns."""
+    result = loss(prediction, target)
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(f"[loss] expected (loss, dprediction), got {type(result).__name__}")
+    value, gradient = float(result[0]), np.asarray(result[1])
+    if gradient.shape != prediction.shape or gradient.dtype.kind not in "fiu":
+        raise ValueError(
+            f"[loss] expected dprediction of shape {prediction.shape}, got {gradient.shape} of "
+            f"dtype {gradient.dtype}"
+        )
+    return value, np.require(gradient, prediction.dtype, ["C", "A"])
+
+
+class Plans:
+    """The plans of one net and one loss that differentiate, by what they depend on."""
+
+    fused = True  # tests turn it off to compare with every instruction on its own
+
+    def __init__(self, net: Module, loss: Any, optimizer: Optimizer | None) -> None:
+        self.net, self.loss, self.optimizer = net, loss, optimizer
+        self._plans: dict[Any, Plan] = {}
+        self._epoch = -1
+        self._structure: Any = None
+        self._trained: tuple[bool, ...] = ()
+        self.dtype = np.dtype(np.float32)
+        self.look()
+
+    def look(self) -> bool:
+        """Compare the net with what it was; return False if its structure has changed."""
+        if self._epoch == structure_epoch():
+            return True
+        parts = self.net.inventory()
+        if self._structure is not None and parts.structure != self._structure:
+            return False
+        self._keep(parts.structure, parts.trained, parts.dtype())
+        return True
+
+    def _keep(self, structure: Any, trained: tuple[bool, ...], dtype: np.dtype[Any]) -> None:
+        self._structure, self._trained, self.dtype = structure, trained, dtype
+        self._epoch = structure_epoch()
+
+    def forget(self) -> None:
+        """Start again from the net as it is."""
+        self._plans.clear()
+        self._structure = None
+        self.look()
+
+    def get(self, batch: Batch, *, training: bool, stored: bool) -> Plan:
+        """Return the plan for a batch of these shapes."""
+        key = (batch.shapes, batch.labels, training, stored, self._trained, self.fused)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = self._make(batch, training, stored)
+            if self._epoch != structure_epoch():  # forward ran, and has set attributes
+                self._structure = None
+                self.look()
+        return plan
+
+    def _make(self, batch: Batch, training: bool, stored: bool) -> Plan:
+        recorded = Recorded(self.net, batch.shapes)
+        if recorded.outputs > 1:
+            raise ValueError(f"[TrainStep] expected forward to return one value, got {recorded.outputs}")
+        output = recorded.output_shape()
+        settings = None
+        if isinstance(self.loss, Loss):
+            fit_target("TrainStep", batch, output, self.loss)
+            settings = loss_settings(self.loss, batch.labels, output)
+        options = {
+            "training": training,
+            "gradients": True,
+            "update_inside": not stored and self.fused,
+            "fuse": self.fused,
+        }
+        optimizer = None
+        if self.optimizer is not None:
+            optimizer = dict(self.optimizer.native())
+            if "betas" in optimizer:
+                optimizer["beta1"], optimizer["beta2"] = optimizer.pop("betas")
+            optimizer["parameters"] = self.optimizer.resolve(recorded.names)
+        return Plan(recorded, options, settings, optimizer)
+
+    def check(self, op: str, batch: Batch, plan: Plan) -> None:
+        """Check a batch against the plan's output."""
+        if isinstance(self.loss, Loss):
+            fit_target(op, batch, plan.output, self.loss)
