@@ -39,8 +39,8 @@ class Net(nn.Module):
 
 
 def prepared(net, seed=3):
-    """float64, and parameters and buffers away from the special values they start with."""
-    net.astype(np.float64)
+    """float64, first values by a seed, then parameters and buffers away from special values."""
+    net.astype(np.float64).reset_parameters(seed)
     random = np.random.default_rng(seed)
     for array in net.parameters().values():
         array[...] += 0.2 * random.normal(size=array.shape)

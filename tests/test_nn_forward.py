@@ -478,6 +478,87 @@ def test_training_step_normalises_by_the_batch():
     np.testing.assert_allclose(seen[0], oracles.batch_norm(x)[0], rtol=1e-11, atol=1e-12)
 
 
+FORMULAS = {
+    "batch norm": (lambda: nn.BatchNorm(4, eps=0.5), lambda x: oracles.batch_norm(x, eps=0.5)[0]),
+    "layer norm": (lambda: nn.LayerNorm(4, eps=0.5), lambda x: oracles.layer_norm(x, eps=0.5)[0]),
+    "layer norm as it comes": (lambda: nn.LayerNorm(4), lambda x: oracles.layer_norm(x)[0]),
+    "flatten": (nn.Flatten, lambda x: x),
+    "identity": (nn.Identity, lambda x: x),
+    "no dropout": (lambda: nn.Dropout(0.0), lambda x: x),
+    **{
+        f"{kind.__name__} {settings}": (
+            lambda kind=kind, settings=settings: kind(**settings),
+            lambda x, name=name, settings=settings: oracles.activation(name, x, **settings),
+        )
+        for kind, name, settings in (
+            (nn.ReLU, "relu", {}),
+            (nn.LeakyReLU, "leaky_relu", {}),
+            (nn.LeakyReLU, "leaky_relu", {"negative_slope": 0.3}),
+            (nn.ELU, "elu", {}),
+            (nn.ELU, "elu", {"alpha": 0.4}),
+            (nn.SELU, "selu", {}),
+            (nn.GELU, "gelu", {}),
+            (nn.GELU, "gelu", {"approximate": "tanh"}),
+            (nn.SiLU, "silu", {}),
+            (nn.Softplus, "softplus", {}),
+            (nn.Softplus, "softplus", {"beta": 2.5}),
+            (nn.Tanh, "tanh", {}),
+            (nn.Sigmoid, "sigmoid", {}),
+        )
+    },
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_formula_of_a_layer_in_training(name):
+    layer, formula = FORMULAS[name]
+    seen = []
+
+    def loss(prediction, target):
+        seen.append(prediction.copy())
+        return 0.0, np.zeros_like(prediction)
+
+    # A parameter in front, since there is nothing to differentiate without one.
+    net = Function(lambda net, x: net.layer(x + net.zero), layer=layer(), zero=nn.Parameter(np.zeros(4)))
+    x = 3 * rows(40, dtype=np.float64)
+    gv.value_and_grad(net.astype(np.float64), loss)(x, x)
+    np.testing.assert_allclose(seen[0], formula(x), rtol=1e-12, atol=1e-13)
+    if name != "batch norm":
+        np.testing.assert_allclose(net(x), formula(x), rtol=1e-12, atol=1e-13)
+
+
+def test_batch_norm_at_inference_has_its_epsilon():
+    net = nn.Sequential(nn.BatchNorm(4, eps=0.5)).astype(np.float64)
+    net.buffers()["0.running_var"][...] = 1.5
+    np.testing.assert_allclose(net(X), X.astype(np.float64) / 2**0.5, rtol=1e-13)
+
+
+def test_dropout_keeps_the_share_and_the_mean():
+    seen = []
+
+    def loss(prediction, target):
+        seen.append(prediction.copy())
+        return 0.0, np.zeros_like(prediction)
+
+    net = Function(lambda net, x: net.drop(x + net.one), drop=nn.Dropout(0.3), one=nn.Parameter(np.ones(4)))
+    gv.value_and_grad(net.astype(np.float64), loss)(np.zeros((5000, 4)), None, seed=1)
+    kept = seen[0] != 0
+    np.testing.assert_allclose(seen[0][kept], 1 / 0.7, rtol=1e-15)
+    # Five standard errors of the share of 20,000 independent draws; columns and neighbours alike.
+    assert abs(kept.mean() - 0.7) < 5 * (0.7 * 0.3 / kept.size) ** 0.5
+    assert (abs(kept.mean(axis=0) - 0.7) < 5 * (0.7 * 0.3 / 5000) ** 0.5).all()
+    both = (kept[1:] & kept[:-1]).mean()
+    assert abs(both - 0.49) < 5 * (0.49 * 0.51 / kept.size) ** 0.5 * 1.5
+
+
+def test_statistics_are_not_touched_by_a_loss_in_python_that_is_not_finite():
+    net = nn.Sequential(nn.BatchNorm(4))
+    before = net.state_dict()
+    gv.value_and_grad(net, lambda prediction, target: (np.nan, np.zeros_like(prediction)))(X, X)
+    for name, array in net.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_statistics_are_not_touched_by_values_that_are_not_finite():
     net = nn.Sequential(nn.BatchNorm(4))
     x = rows()
