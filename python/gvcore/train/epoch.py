@@ -181,7 +181,7 @@ class Run:
             bad = [name for name, p in self._trainer.net.parameters().items() if not np.isfinite(p).all()]
             raise FloatingPointError(f"[fit] {text} in {', '.join(bad[:3])} before step {step.updates + 1}")
         with self._interrupts.held():
-            at, norm, back = self._go_back(since, known_bad=error is not None)
+            at, norm, back = self._go_back(since)
         if updated := error is None or at < len(since) - 1:
             text = "expected finite weights, got nan or infinity after the update"
         losses = losses[: max(step.updates - self._first, 0)]
@@ -195,28 +195,41 @@ class Run:
             f"{reasons} {state}"
         ) from None
 
-    def _go_back(self, since: Sequence[Stretch], *, known_bad: bool) -> tuple[int, float, bool]:
+    def _go_back(self, since: Sequence[Stretch]) -> tuple[int, float, bool]:
         """Leave everything as it was before the first of these updates that fails.
 
         Returns its number, the norm of the gradient in the one before, and whether there was a way back.
         """
         step, mark = self._step, self._mark
-        finite, at, norm = mark.finite(), len(since) - 1, float("nan")
-        if finite and known_bad and at == 0:
+        at, norm = len(since) - 1, float("nan")
+        if mark.finite():
+            if at > 0:  # nothing has to be undone: look at the update before, and come back
+                now = Mark(step)
+                now.take()
+                if mark.restore():
+                    norm = self._norm_before(since[:at])
+                now.restore()
             return at, norm, True
         if not mark.restore():
-            return at, norm, finite
-        if not finite:
-            at = self._first_bad(since)
-            mark.restore()
-        for i, part in enumerate(since[:at]):
-            if i == at - 1:
-                norm = divergence.look(step, part.batch).norm
-            self._repeat(part)
+            return at, norm, False
+        at = self._first_bad(since)
+        mark.restore()
+        norm = self._norm_before(since[:at])
+        if at > 0:
+            self._repeat(since[at - 1])
         steps = self._trainer.history.step
         while steps and steps[-1]["step"] > step.updates:
             steps.pop()
         return at, norm, True
+
+    def _norm_before(self, since: Sequence[Stretch]) -> float:
+        """Repeat all but the last of some updates; return the norm of the gradient in the last."""
+        try:
+            for part in since[:-1]:
+                self._repeat(part)
+        except FloatingPointError:  # a loss of the user that is not the same the second time
+            return float("nan")
+        return divergence.look(self._step, since[-1].batch).norm if since else float("nan")
 
     def _first_bad(self, since: Sequence[Stretch]) -> int:
         for i, part in enumerate(since):

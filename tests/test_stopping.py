@@ -1,0 +1,239 @@
+"""How training ends when it should not go on: Ctrl-C at any moment, losses or weights that are not finite."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gvcore as gv
+from gvcore import nn
+from gvcore.callbacks import Callback
+
+# Runs fit again and again; a thread sends SIGINT at a random moment of each run.
+INTERRUPTED = """
+import json, os, signal, sys, threading, time
+import numpy as np
+import gvcore as gv
+from gvcore import nn
+
+accumulate, hooks = int(sys.argv[1]), sys.argv[2] == "hooks"
+rng = np.random.default_rng(0)
+x = rng.normal(size=(20000, 64)).astype(np.float32)
+y = rng.integers(0, 10, 20000)
+net = gv.models.mlp(64, 10, [128, 128], seed=0)
+trainer = gv.Trainer(net, nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.01, momentum=0.9), seed=0)
+sent = [0.0]
+seen = []
+
+class Watch(gv.callbacks.Callback):
+    def on_step_end(self, trainer):
+        seen.append(trainer.step.updates)
+
+def press(after):
+    time.sleep(after)
+    sent[0] = time.perf_counter()
+    os.kill(os.getpid(), signal.SIGINT)
+
+latencies, problems = [], []
+def check(name, right):
+    if not right:
+        problems.append(f"run {run}: {name}")
+
+for run in range(20):
+    after = float(rng.uniform(0.0, 0.3))
+    thread = threading.Thread(target=press, args=(after,))
+    epochs, updates = len(trainer.history.epoch), trainer.step.updates
+    try:
+        thread.start()
+        trainer.fit(x, y, epochs=10**6, batch_size=50, validation=0.2, metrics=["accuracy"],
+                    accumulate=accumulate, callbacks=[Watch()] if hooks else [])
+    except KeyboardInterrupt:
+        latencies.append(time.perf_counter() - sent[0])
+    else:
+        check("fit ended by itself", False)
+    thread.join()
+    h = trainer.history
+    check("weights", all(np.isfinite(p).all() for p in net.parameters().values()))
+    check("steps", [r["step"] for r in h.step] == list(range(1, trainer.step.updates + 1)))
+    check("epochs", [r["epoch"] for r in h.epoch] == list(range(1, len(h.epoch) + 1)))
+    check("state", int(trainer.step.state["updates"][0]) == trainer.step.updates)
+    check("epoch steps", all(r["step"] <= trainer.step.updates for r in h.epoch))
+    check("losses", all(np.isfinite(r["loss"]) for r in h.step))
+    check("went on", trainer.step.updates >= updates and len(h.epoch) >= epochs)
+    check("handler", signal.getsignal(signal.SIGINT) is signal.default_int_handler)
+before = trainer.step.updates
+trainer.fit(x, y, epochs=1, batch_size=50, validation=0.2, accumulate=accumulate)
+run = "last"
+check("second fit", trainer.step.updates == before + -(-320 // accumulate))
+if hooks:
+    # A hook may miss the step at whose end Ctrl-C was served.
+    check("hooks", seen == sorted(set(seen)) and before - 20 <= len(seen) <= before)
+print(json.dumps({"latencies": latencies, "problems": problems, "updates": before}))
+"""
+
+
+@pytest.mark.parametrize(("accumulate", "hooks"), [(1, ""), (3, ""), (1, "hooks")])
+def test_interrupting_at_random_moments(accumulate: int, hooks: str) -> None:
+    command = [sys.executable, "-c", INTERRUPTED, str(accumulate), hooks]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert result["problems"] == []
+    assert result["updates"] > 0
+    assert len(result["latencies"]) == 20
+    # Half a second; two in twenty may be late on a machine that is busy with other things.
+    assert sorted(result["latencies"])[-3] < 0.5, result["latencies"]
+    assert max(result["latencies"]) < 5.0
+
+
+def test_ctrl_c_in_a_callback_is_not_held_back() -> None:
+    trainer = gv.Trainer(nn.Linear(2, 1, seed=0), nn.MSELoss(), gv.optim.SGD(lr=0.1), seed=0)
+
+    def stop(trainer: gv.Trainer) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=5, batch_size=2, callbacks=[stop])
+    assert len(trainer.history.epoch) == 1
+    assert len(trainer.fit(np.ones((4, 2)), np.ones((4, 1)), epochs=1, batch_size=2).epoch) == 2
+
+
+# ---- losses and weights that are not finite ----------------------------------------------------
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(100, 3)).astype(np.float32)
+Y = np.full((100, 1), 0.3, np.float32)
+
+
+def bounded(bad_step: int | None, *, norm: bool = False, **options: Any) -> gv.Trainer:
+    """A net whose loss stays finite when its weights do not; one step has an absurd rate."""
+    middle: list[nn.Module] = [nn.BatchNorm(4)] if norm else []
+    net = nn.Sequential(
+        nn.Linear(3, 4, seed=0), *middle, nn.Sigmoid(), nn.Dropout(0.2), nn.Linear(4, 1, seed=1), nn.Sigmoid()
+    )
+    optimizer = gv.optim.SGD(lr=lambda step: 1e39 if step == bad_step else 0.1, momentum=0.9)
+    return gv.Trainer(net, nn.MSELoss(), optimizer, seed=0, **options)
+
+
+class StopAfter(Callback):
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(self, trainer: gv.Trainer) -> bool:
+        return trainer.step.updates == self.steps
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("watched", [False, True])
+@pytest.mark.parametrize("good", [0, 1, 4, 5, 7, 14])
+def test_weights_go_back_to_before_the_step(good: int, watched: bool, accumulate: int, norm: bool) -> None:
+    steps = {"epochs": 3, "batch_size": 20 // accumulate, "accumulate": accumulate}
+    trainer, other = bounded(good, norm=norm), bounded(None, norm=norm)
+    with pytest.raises(FloatingPointError, match=rf"at step {good + 1}, epoch {good // 5 + 1}\.") as caught:
+        trainer.fit(X, Y, **steps, callbacks=[lambda t: None] if watched else [])
+    assert "learning rate of 1e+39" in str(caught.value) or good == 0
+    assert trainer.step.updates == len(trainer.history.step) == good
+    assert len(trainer.history.epoch) == good // 5
+    if good:
+        other.fit(X, Y, **steps, callbacks=[StopAfter(good)])
+    else:
+        other.net.parameters()
+    one, two = trainer.net.state_dict(), other.net.state_dict()
+    assert all((one[name] == two[name]).all() for name in one)
+    if good:
+        velocity, expected = trainer.step.state["velocity"], other.step.state["velocity"]
+        assert all((velocity[name] == expected[name]).all() for name in velocity)
+        assert (trainer.step.state["updates"] == good).all() and trainer.step.calls == other.step.calls
+    trainer.step.optimizer = gv.optim.SGD(lr=0.1, momentum=0.9)
+    assert np.isfinite(trainer.fit(X, Y, epochs=1, batch_size=20).epoch[-1]["loss"])
+
+
+def failure(net: nn.Module, loss: Any, x: Any, y: Any, lr: float, **options: Any) -> tuple[str, gv.Trainer]:
+    trainer = gv.Trainer(net, loss, gv.optim.SGD(lr=lr), seed=0, **options)
+    with pytest.raises(FloatingPointError) as caught:
+        trainer.fit(x, y, epochs=50, batch_size=50)
+    assert all(np.isfinite(p).all() for p in net.parameters().values())
+    assert len(trainer.history.step) == trainer.step.updates
+    assert f"at step {trainer.step.updates + 1}, epoch {len(trainer.history.epoch) + 1}." in str(caught.value)
+    return str(caught.value), trainer
+
+
+def test_a_rate_that_is_too_large() -> None:
+    net = nn.Sequential(nn.Linear(3, 8, seed=0), nn.ReLU(), nn.Linear(8, 1, seed=1))
+    text, trainer = failure(net, nn.MSELoss(), X, Y, 100.0)
+    assert "expected a finite loss, got" in text
+    assert "Likely cause: a learning rate of 100 is too large: the loss went from" in text
+    assert "gradient norm of the last good step was" in text and "largest weight is" in text
+    assert "clip_norm" in text
+
+
+def test_the_first_bad_layer_is_named() -> None:
+    """The second block overflows: its weights are of order 1e20, one after the other."""
+    net = nn.Sequential(
+        nn.Linear(3, 8, seed=0), nn.Residual(nn.Linear(8, 8), nn.Linear(8, 8)), nn.Linear(8, 1)
+    )
+    for layer in (0, 1):
+        net.parameters()[f"1.layers.{layer}.weight"][...] = 1e25
+    text, trainer = failure(net, nn.MSELoss(), X, Y, 0.1)
+    assert "First bad layer: 1.layers.1 (Linear), where 400 of its 400 outputs are not finite" in text
+    assert "the net overflows with its first weights, before any update" in text
+    assert trainer.step.updates == 0
+
+
+def test_inputs_that_are_too_large() -> None:
+    net = nn.Sequential(nn.Linear(3, 8, seed=0), nn.ReLU(), nn.Linear(8, 1, seed=1))
+    text, _ = failure(net, nn.MSELoss(), X * 1e30, Y, 0.1)
+    assert "inputs as large as" in text and "scale the columns of x" in text
+
+
+def test_a_loss_function_of_the_user() -> None:
+    def loss(prediction: Any, target: Any) -> Any:
+        value = float(np.log(np.mean(prediction) - 1e9)) if loss.calls > 3 else 1.0  # type: ignore[attr-defined]
+        loss.calls += 1  # type: ignore[attr-defined]
+        return value, np.ones_like(prediction)
+
+    loss.calls = 0  # type: ignore[attr-defined]
+    with np.errstate(invalid="ignore"):
+        text, _ = failure(nn.Linear(3, 1, seed=0), loss, X, Y, 0.01)
+    assert "All layers are finite; the loss function made nan of predictions from" in text
+    assert "Likely cause: the loss function itself" in text
+
+
+def test_a_gradient_norm_that_overflows() -> None:
+    net = nn.Sequential(nn.Linear(3, 8, seed=0), nn.ReLU(), nn.Linear(8, 1, seed=1))
+    text, _ = failure(net, nn.HuberLoss(delta=1e30), X * 1e10, Y, 0.1, clip_norm=1.0)
+    assert "expected a finite" in text
+
+
+def test_a_floating_point_error_of_the_user_stays_his_own() -> None:
+    def loss(prediction: Any, target: Any) -> Any:
+        raise FloatingPointError("mine")
+
+    trainer = gv.Trainer(nn.Linear(3, 1, seed=0), loss, gv.optim.SGD(lr=0.1), seed=0)
+    with pytest.raises(FloatingPointError, match="^mine$"):
+        trainer.fit(X, Y, epochs=1, batch_size=10)
+
+
+def test_weights_that_are_not_finite_at_the_start() -> None:
+    net = nn.Linear(3, 1, seed=0)
+    net.parameters()["weight"][0, 0] = np.nan
+    trainer = gv.Trainer(net, nn.MSELoss(), gv.optim.SGD(lr=0.1), seed=0)
+    with pytest.raises(FloatingPointError, match=r"expected finite weights, got .* in weight before step 1"):
+        trainer.fit(X, Y, epochs=1, batch_size=10)
+
+
+def test_nothing_of_the_library_is_printed(tmp_path: Path) -> None:
+    program = (
+        "import numpy as np, gvcore as gv\n"
+        "x = np.ones((10, 2)); t = gv.Trainer(gv.nn.Linear(2, 1), gv.nn.MSELoss(), gv.optim.SGD(lr=0.1))\n"
+        "t.fit(x, x[:, :1], epochs=2, batch_size=5, validation=0.2)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
