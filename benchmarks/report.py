@@ -6,6 +6,7 @@ A time is seen next to the limit of the machine, which decides, and next to each
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,8 +87,8 @@ class Run:
 def milliseconds(seconds: float) -> str:
     """Three digits that count: 0.0123, 1.23, 123."""
     value = seconds * 1e3
-    digits = 4 if value < 0.1 else 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:.{digits}f}"
+    digits = 2 - math.floor(math.log10(value)) if value > 0 else 0
+    return f"{value:.{max(0, digits)}f}"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
