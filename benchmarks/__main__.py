@@ -31,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, metavar="N", help="of every case, instead of its own")
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of each contestant")
     parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
+    parser.add_argument("--minima", action="store_true", help="print minima, not medians: busy machines")
     known = ",".join(PEERS)
     parser.add_argument("--peers", default=known, metavar="A,B", help="of compare (default: %(default)s)")
     parser.add_argument(
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if sys.stderr.isatty():
                 print(f"{name}: {result.case:40}", end="\r", file=sys.stderr, flush=True)
             results.append(result)
-        print(f"\n{name}\n\n{table(results)}\n")
+        print(f"\n{name}\n\n{table(results, minima=options.minima)}\n")
         print("\n".join(notes(results)), flush=True)
         run.results += results
     run.machine["load_at_the_end"] = load()

@@ -103,29 +103,30 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def table(results: Sequence[Result]) -> str:
-    """One suite: milliseconds (median, minimum), gvcore over the limit, each peer over gvcore."""
+def table(results: Sequence[Result], *, minima: bool = False) -> str:
+    """One suite: milliseconds, gvcore over the limit, each peer over gvcore, by medians or by minima."""
     peers = list(dict.fromkeys(name for r in results for name in [*r.times, *r.skipped] if name != OURS))
-    header = ["case", "threads", "limit ms", "bound", f"{OURS} ms", "min", "quartiles", "x limit"]
+    kind = "min" if minima else "median"
+    header = ["case", "threads", "limit ms", "bound", f"{OURS} {kind}", "min", "quartiles", "x limit"]
     rows = []
     for result in results:
         ours, limit = result.times[OURS], result.limit
+        seconds = {name: time.minimum if minima else time.median for name, time in result.times.items()}
         row = [
             result.case,
             str(result.threads),
             milliseconds(limit.seconds),
             limit.bound,
-            milliseconds(ours.median),
+            milliseconds(seconds[OURS]),
             milliseconds(ours.minimum),
             f"{milliseconds(ours.first_quartile)}-{milliseconds(ours.third_quartile)}",
-            f"{ours.median / limit.seconds:.2f}",
+            f"{seconds[OURS] / limit.seconds:.2f}",
         ]
         for peer in peers:
-            time = result.times.get(peer)
-            ratio = "-" if time is None else f"{milliseconds(time.median)} ({time.median / ours.median:.2f}x)"
-            row.append(ratio)
+            time = seconds.get(peer)
+            row.append("-" if time is None else f"{milliseconds(time)} ({time / seconds[OURS]:.2f}x)")
         rows.append(row)
-    return markdown([*header, *peers], rows)
+    return markdown([*header, *(f"{peer} {kind}" for peer in peers)], rows)
 
 
 def machine_line(machine: dict[str, Any]) -> str:
