@@ -180,7 +180,7 @@ CASES = {
         10,
         labels,
         ce(),
-        SGD(lr=0.05, momentum=0.9, weight_decay=1e-4),
+        SGD(lr=0.05, momentum=0.9, dampening=0.1, weight_decay=1e-4),
         rows=200,
         batch=130,
     ),
