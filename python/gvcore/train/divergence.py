@@ -59,9 +59,8 @@ def look(step: TrainStep, batch: Batch) -> Facts:
     names = {id(module): name for name, module in step.net.named_modules()}
     layers: dict[int, str] = {}
     for module, _, result in calls:
-        if isinstance(result, Value) and not any(True for _ in module.children()):
-            name = f"{names.get(id(module), '?')} ({type(module).__name__})".lstrip()
-            layers.setdefault(result.node, name)
+        if isinstance(result, Value):  # of modules that return one value the innermost names it
+            layers.setdefault(result.node, f"{names.get(id(module)) or 'net'} ({type(module).__name__})")
     for node in layers:
         recorded.graph.tap(node)
     options = {"training": True, "gradients": True, "update_inside": False, "fuse": True}

@@ -15,7 +15,7 @@ from gvcore.callbacks import Callback
 from gvcore.nn.losses import Loss
 from gvcore.train import divergence
 from gvcore.train.batch import Batch
-from gvcore.train.evaluation import Measure, evaluate
+from gvcore.train.evaluation import Held, Measure, evaluate
 from gvcore.train.loop import Averaging, Interrupts, Mark, Progress, Stretch, advance
 from gvcore.train.rows import Unread
 
@@ -41,7 +41,7 @@ class Run:
         data: Batch,
         rows: NDArray[np.int64],
         unread: Unread,
-        held: tuple[tuple[NDArray[Any], ...], NDArray[Any]] | None,
+        held: Held | None,
         measures: Sequence[Measure],
         hooks: Sequence[Callback],
         averaging: Averaging | None,
@@ -150,8 +150,10 @@ class Run:
             rows = None if len(self._rows) == len(self._data.target) else self._rows
             parts, target = self._data.inputs, self._data.target
             result |= evaluate("fit", net, loss, parts, target, self._measures, rows=rows, with_loss=False)
-        if self._held is not None:
-            found = evaluate("fit", net, loss, *self._held, self._measures)
+        if (held := self._held) is not None:
+            if self._unread and held.rows is not None:
+                self._unread.look(held.rows)
+            found = evaluate("fit", net, loss, held.parts, held.target, self._measures, rows=held.rows)
             result |= {f"val_{name}": value for name, value in found.items()}
         return result
 
@@ -188,7 +190,10 @@ class Run:
         known = [*([] if self._first_loss is None else [self._first_loss]), *losses[:1], *losses[-1:]]
         ends = (float(known[0]), float(known[-1])) if known else None
         rate = float(since[at].rates[0])
-        reasons = divergence.explain(step, since[at].batch, rate, ends, norm, updated=updated)
+        try:
+            reasons = divergence.explain(step, since[at].batch, rate, ends, norm, updated=updated)
+        except Exception as problem:  # the stop counts, not that its reasons could not be found
+            reasons = f"Its reasons could not be looked for ({type(problem).__name__}: {problem})."
         state = "The weights are those before that step." if back else "The weights are spoilt."
         raise FloatingPointError(
             f"[fit] {text} at step {step.updates + 1}, epoch {len(self._trainer.history.epoch) + 1}. "

@@ -17,9 +17,20 @@ from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
 from gvcore.train.batch import as_batch, fit_target
 
-__all__ = ["Measure", "evaluate", "normaliser", "predict", "summed"]
+__all__ = ["Held", "Measure", "evaluate", "normaliser", "predict", "summed"]
 
 Measure = Callable[[], Running] | Whole
+
+
+@dataclasses.dataclass
+class Held:
+    """What to validate on: arrays, or some rows of them."""
+
+    parts: tuple[NDArray[Any], ...]
+    target: NDArray[Any]
+    rows: NDArray[np.int64] | None = None
+
+
 _LossType = TypeVar("_LossType", bound=Loss)
 
 _CHUNK = 1 << 20  # elements of the input that are run together

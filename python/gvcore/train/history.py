@@ -110,13 +110,14 @@ class History:
         """Draw one quantity: of the training data, and of the validation data if it is there."""
         values: list[float] = []
         few = len(self.epoch) <= 30
+        own = "training, mean of the epoch" if name == "loss" else "training"
         if name == "loss" and len(self.step) > len(self.epoch):
             steps, losses = self._steps()
             ax.plot(
                 steps, losses, color="C0", alpha=0.25, linewidth=0.8, label="training, single steps", zorder=1
             )
             values += [v for v in losses if np.isfinite(v)]
-        for key, label, colour in ((name, "training", "C0"), (f"val_{name}", "validation", "C1")):
+        for key, label, colour in ((name, own, "C0"), (f"val_{name}", "validation", "C1")):
             points = [(r["epoch"], r[key]) for r in self.epoch if key in r]
             if not points:
                 continue

@@ -6,7 +6,7 @@ Nothing is gathered here; that is done in C++, row by row, from the arrays as th
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,7 @@ class Unread:
 
 
 def split(op: str, data: Batch, fraction: Any, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the rows to train on and those to validate on; by class where the classes are large enough."""
+    """Return the rows to train on and to validate on, ascending; by class where classes are large enough."""
     share = real(op, "validation", fraction, above=0.0, below=1.0, otherwise=", a pair (x, y) or None")
     count = len(data.inputs[0])
     apart = -int(-share * count // 1)
@@ -156,7 +156,7 @@ def split(op: str, data: Batch, fraction: Any, seed: int) -> tuple[NDArray[np.in
             labels = None
     key = np.random.SeedSequence([seed, _VALIDATION_SITE])
     rows, held = train_test_split(np.arange(count), test_size=apart, seed=key, stratify=labels)
-    return rows, held
+    return np.sort(rows), np.sort(held)
 
 
 def cut(rows: int, batch_size: int, drop_last: bool) -> NDArray[np.int64]:
@@ -166,8 +166,3 @@ def cut(rows: int, batch_size: int, drop_last: bool) -> NDArray[np.int64]:
     if len(cuts) > 2 and last < batch_size and (drop_last or last == 1):
         cuts.pop(-1 if drop_last else -2)
     return np.array(cuts, np.int64)
-
-
-def take(parts: Sequence[NDArray[Any]], rows: NDArray[np.int64]) -> tuple[NDArray[Any], ...]:
-    """Return copies of some rows."""
-    return tuple(part[rows] for part in parts)

@@ -21,16 +21,15 @@ from gvcore.optim import Optimizer
 from gvcore.seeding import as_seed
 from gvcore.train.batch import Batch
 from gvcore.train.epoch import Run, says_stop
-from gvcore.train.evaluation import Measure, evaluate, predict
+from gvcore.train.evaluation import Held, Measure, evaluate, predict
 from gvcore.train.history import History
 from gvcore.train.loop import Averaging, Interrupts, Progress
-from gvcore.train.rows import Unread, check_finite, cut, prepare, split, take
+from gvcore.train.rows import Unread, check_finite, cut, prepare, split
 from gvcore.train.step import TrainStep
 
 __all__ = ["Trainer"]
 
 _SHUFFLE_SITE = 0x53485546
-_Held = tuple[tuple[NDArray[Any], ...], NDArray[Any]]
 
 
 class _EachEpoch(Callback):
@@ -252,10 +251,10 @@ class Trainer:
             progress.close()
         return self.history
 
-    def _parts(self, data: Batch, validation: Any) -> tuple[NDArray[np.int64], _Held | None]:
+    def _parts(self, data: Batch, validation: Any) -> tuple[NDArray[np.int64], Held | None]:
         """Return the rows to train on, and the arrays to validate on."""
         rows = np.arange(len(data.inputs[0]), dtype=np.int64)
-        held: _Held | None = None
+        held: Held | None = None
         if isinstance(validation, (tuple, list)):
             if len(validation) != 2:
                 raise ValueError(
@@ -264,21 +263,21 @@ class Trainer:
             other = prepare("fit", validation[0], validation[1], self.net.dtype, self.loss)
             for part in (*other.inputs, other.target):
                 check_finite("fit", "validation", part)
-            held = tuple(other.inputs), other.target
+            held = Held(tuple(other.inputs), other.target)
         elif validation is not None:
             rows, apart = split("fit", data, validation, self.seed)
-            held = take(data.inputs, apart), data.target[apart]
+            held = Held(tuple(data.inputs), data.target, apart)
         if data.sample_weight is not None:
             rows = rows[data.sample_weight[rows] > 0]
             if len(rows) == 0:
                 raise ValueError("[fit] expected sample_weight to leave rows to train on, got weights of 0")
         return rows, held
 
-    def _check(self, data: Batch, held: _Held | None, measures: Sequence[Measure], *, stored: bool) -> None:
+    def _check(self, data: Batch, held: Held | None, measures: Sequence[Measure], *, stored: bool) -> None:
         """Check shapes, labels and metrics before anything happens."""
         stored = stored or self.step.clip_norm is not None
         plan = self.step._ready(data, stored=stored)
-        targets = [data.target] if held is None else [data.target, held[1]]
+        targets = [data.target] if held is None else [data.target, held.target]
         if data.labels:
             classes = plan.output[-1]
             for target in targets:
@@ -292,8 +291,8 @@ class Trainer:
                         "return_inverse=True) numbers the classes"
                     )
         if held is not None:
-            labels = isinstance(self.loss, Loss) and held[1].dtype.kind == "i"
-            self.step._ready(Batch(list(held[0]), held[1], labels), stored=stored)
+            labels = isinstance(self.loss, Loss) and held.target.dtype.kind == "i"
+            self.step._ready(Batch(list(held.parts), held.target, labels), stored=stored)
         for measure in measures:
             if not isinstance(measure, Whole):
                 measure().update(np.zeros((1, *plan.output), plan.recorded.dtype), targets[0][:1])
