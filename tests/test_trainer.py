@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,35 @@ def test_two_inputs() -> None:
     assert history.epoch[-1]["val_mae"] > 0
     assert trainer.predict(inputs).shape == (101, 1)
     assert trainer.evaluate(inputs, TARGET)["loss"] > 0
+
+
+def test_epochs_are_spent_in_native_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an epoch of 784-100-100-10 with batches of 200, less than 5 % passes outside."""
+
+    class Clocked:
+        seconds = 0.0
+
+        def __init__(self, core: Any) -> None:
+            self._core = core
+
+        def steps(self, *arguments: Any) -> int:
+            began = time.perf_counter()
+            done: int = self._core.steps(*arguments)
+            Clocked.seconds += time.perf_counter() - began
+            return done
+
+    bound = gv.TrainStep._bound
+    monkeypatch.setattr(gv.TrainStep, "_bound", lambda step, plan: Clocked(bound(step, plan)))
+    rng = np.random.default_rng(0)
+    x, y = rng.random((20_000, 784), np.float32), rng.integers(0, 10, 20_000)
+    net = gv.models.mlp(784, 10, [100, 100], seed=0)
+    trainer = gv.Trainer(net, nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.1, momentum=0.9), seed=0)
+    shares = []
+    for _ in range(5):
+        Clocked.seconds = 0.0
+        record = trainer.fit(x, y, epochs=1, batch_size=200).epoch[-1]
+        shares.append(1 - Clocked.seconds / record["seconds"])
+    assert sorted(shares)[2] < 0.05, shares
 
 
 def test_in_another_thread() -> None:
@@ -370,7 +400,7 @@ def test_an_interrupted_accumulation_leaves_no_gradient_behind() -> None:
     a, b = make(loss), make(python_mse)
     with pytest.raises(KeyError, match="mine"):
         a.fit(X, TARGET, epochs=1, batch_size=10, accumulate=4)
-    assert a.step.updates == 0
+    assert a.step.updates == a.step.calls == 0
     a._passes = 0  # the same order again
     for trainer in (a, b):
         trainer.fit(X, TARGET, epochs=1, batch_size=10, accumulate=4)

@@ -131,7 +131,6 @@ class Averaging:
                 part = replace(batch, order=order[first:last])
                 total += self._step.run(part, lr=float(one.rates[0]), accumulate=bool(last < cuts[-1]))
         except BaseException:
-            self._forget()
             self._step.calls = calls
             raise
         return total
