@@ -53,13 +53,14 @@ class Busy {
 LossSettings loss_settings(const py::dict& d) {
   LossSettings s;
   const auto kind = d["kind"].cast<std::string>();
-  s.kind = kind == "cross_entropy" ? LossKind::cross_entropy
-           : kind == "mse"         ? LossKind::mse
-           : kind == "l1"          ? LossKind::l1
-           : kind == "huber"       ? LossKind::huber
-                                   : LossKind::bce;
+  const bool labels = d.contains("labels") && d["labels"].cast<bool>();
+  s.kind = kind == "mse"     ? LossKind::mse
+           : kind == "l1"    ? LossKind::l1
+           : kind == "huber" ? LossKind::huber
+           : kind == "bce"   ? LossKind::bce
+           : labels          ? LossKind::cross_entropy
+                             : LossKind::cross_entropy_soft;
   s.mean = d["reduction"].cast<std::string>() == "mean";
-  s.labels = d.contains("labels") && d["labels"].cast<bool>();
   if (d.contains("label_smoothing")) s.label_smoothing = d["label_smoothing"].cast<double>();
   if (d.contains("delta")) s.delta = d["delta"].cast<double>();
   if (d.contains("weight") && !d["weight"].is_none()) s.weight = d["weight"].cast<std::vector<double>>();
@@ -289,7 +290,7 @@ template <class T> class Plan {
   void load_target(BatchSource<T>& source, const py::object& target, const py::object& sample_weight) {
     const Shape& s = executor_->graph().node(executor_->graph().outputs()[0]).shape;
     const index classes = s.last();
-    if (loss_->kind == LossKind::cross_entropy && loss_->labels) {
+    if (loss_->kind == LossKind::cross_entropy) {
       const index each = classes ? s.elements() / classes : 0;
       source.labels = memory<std::int64_t>(target, "labels", false, samples_ * each);
       for (index r = 0; r < source.rows; ++r)

@@ -168,7 +168,8 @@ template <class T> const T* Executor<T>::gradient(int parameter) const {
 template <class T> void Executor<T>::load_targets(const BatchSource<T>& s) {
   const LossTensors& t = program_.loss_tensors;
   const index m = t.multiplicity, elements = m * t.columns;
-  const bool cross_entropy = loss_->kind == LossKind::cross_entropy;
+  const bool cross_entropy =
+      loss_->kind == LossKind::cross_entropy || loss_->kind == LossKind::cross_entropy_soft;
   double denominator = 0;
   for (index r = 0; r < s.rows; ++r) {
     const index sample = s.sample(r);
@@ -192,16 +193,8 @@ template <class T> void Executor<T>::load_targets(const BatchSource<T>& s) {
 // The same sum on every worker, so that all of them know whether to go on.
 template <class T> double Executor<T>::loss_value(index batch) const noexcept {
   const LossTensors& t = program_.loss_tensors;
-  const index rows = batch * t.multiplicity;
-  const double* value = address<double>(t.row_loss);
-  double total = 0;
-  double chunk[kRowChunk / 8];
-  for (index first = 0; first < rows; first += index(std::size(chunk))) {
-    const index n = std::min<index>(rows - first, index(std::size(chunk)));
-    for (index i = 0; i < n; ++i) chunk[i] = value[first + i] * row_weights_[std::size_t(first + i)];
-    total += sum_of_rows(n, chunk);
-  }
-  return total / denominator_;
+  return ops::sum_of_rows(batch * t.multiplicity, address<double>(t.row_loss), row_weights_.data()) /
+         denominator_;
 }
 
 template <class T>

@@ -5,16 +5,16 @@
 #pragma once
 #include <string>
 
+#include "../ops/loss.h"
 #include "step.h"
 
 namespace gv::plan {
 
-enum class LossKind : std::uint8_t { cross_entropy, mse, l1, huber, bce };
+using ops::LossKind;
 
 struct LossSettings {
   LossKind kind = LossKind::cross_entropy;
   bool mean = true;             // else sum
-  bool labels = true;           // cross-entropy with integer targets, else with probabilities
   double label_smoothing = 0;
   double delta = 1;             // huber
   std::vector<double> weight;   // class weights (cross-entropy) or pos_weight (bce); may be empty
@@ -50,8 +50,5 @@ template <class T> class Loss final : public Instruction<T> {
   Ref<std::int64_t> labels_;
   Ref<double> row_loss_;
 };
-
-// Σ values[i], element i to partial i mod 16, chunks in ascending order.
-double sum_of_rows(index n, const double* values) noexcept;
 
 }  // namespace gv::plan

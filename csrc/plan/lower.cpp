@@ -258,7 +258,7 @@ template <class T> Program<T> make_program(const Graph& graph, const Options& op
       LossTensors& t = program.loss_tensors;
       t.columns = shape.last();
       t.multiplicity = t.columns ? shape.elements() / t.columns : 0;
-      if (loss->kind == LossKind::cross_entropy && loss->labels)
+      if (loss->kind == LossKind::cross_entropy)
         t.labels = program.tensor(Place::kept, t.multiplicity, 0, sizeof(std::int64_t));
       else t.target = program.tensor(Place::kept, shape.elements(), 0, sizeof(T));
       t.row_weight = program.tensor(Place::kept, t.multiplicity, 0, sizeof(T));

@@ -42,6 +42,16 @@ def aligned_empty(count: int, dtype: DTypeLike) -> NDArray[Any]:
     return raw[start : start + count * dtype.itemsize].view(dtype)
 
 
+class _Given:
+    """The initialiser of a parameter made from values: `reset_parameters` gives it these again."""
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self._values = values
+
+    def __call__(self, out: NDArray[Any], *, seed: int, site: int) -> None:
+        out[...] = self._values
+
+
 class Parameter:
     """An array that is trained.
 
@@ -100,6 +110,8 @@ class Parameter:
             flat = aligned_empty(array.size, self._dtype).reshape(array.shape)
             flat[...] = array
             self._data = flat
+            if init is None:
+                self._init = _Given(flat.copy())
         elif shape is not None:
             self._shape = tuple(int(n) for n in shape)
         else:
