@@ -311,7 +311,8 @@ class Progress:
     def record(self, record: dict[str, Any]) -> None:
         """Show the record of the epoch that has ended."""
         if self._bar is not None:
-            shown = [f"{k} {v:.4g}" for k, v in record.items() if k == "loss" or isinstance(v, float)]
+            left_out = ("epoch", "step", "lr", "seconds")
+            shown = [f"{key} {value:.4g}" for key, value in record.items() if key not in left_out]
             self._bar.set_postfix_str(", ".join(shown), refresh=True)
 
     def close(self) -> None:
