@@ -101,8 +101,7 @@ def main() -> None:
     print(f"{sizes}; layers of width {WIDTH}; {epochs} epochs of batches of {BATCH} ({steps} steps),")
     print(f"SGD with momentum {MOMENTUM:g}, rate {LR:g} with warm-up and cosine decay, gradients clipped to")
     print(f"norm 1, seed {seed}, {gv.get_num_threads()} thread(s). first, last: norm of the gradient at the")
-    print("input of the first and of the last layer before training.
-")
+    print("input of the first and of the last layer before training.\n")
     print(
         f"  {'layers':>6}  {'net':<23}{'first':>10}{'last':>10}  {'verdict':<11}{'accuracy':>9}{'seconds':>9}"
         f"{'ms/step':>9}"
