@@ -74,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(notes(results)), flush=True)
         run.results += results
     run.machine["load_at_the_end"] = load()
+    print(f"\nLoad before and after: {run.machine['load']}, {run.machine['load_at_the_end']}")
     if options.json:
         run.write_json(options.json)
     return 0
