@@ -239,9 +239,8 @@ class Trainer:
                     for hook in hooks:
                         hook.on_epoch_begin(self)
                     run.epoch(self._order(rows, shuffle), cuts, marks)
-                    answers = [
-                        hook.on_epoch_end(self) for hook in hooks
-                    ]  # all of them, whatever the first says
+                    # All of them are called, whatever the first says.
+                    answers = [hook.on_epoch_end(self) for hook in hooks]
                     if any(says_stop(answer) for answer in answers):
                         break
                 for hook in hooks:
