@@ -33,17 +33,13 @@ Executor<T>::Executor(const Graph& graph, const Options& options, const LossSett
       for (index first = 0; first < p.size; first += kSlice)
         slices_.push_back({int(i), first, std::min(kSlice, p.size - first)});
   }
-  update_.offsets = offsets_;
   chunk_sums_.resize(std::size_t((flat_size_ + kRowChunk - 1) / kRowChunk));
   if (options_.gradients && !options_.update_inside) gradients_ = Buffer(flat_size_ * index(sizeof(T)));
 }
 
 template <class T> void Executor<T>::bind(const Bindings<T>& net, const OptimizerState<T>& state) {
   net_ = net;
-  update_.parameters = net.parameters;
-  update_.state[0] = state.state[0];
-  update_.state[1] = state.state[1];
-  update_.updates = state.updates;
+  update_.bind(net.parameters, offsets_, state.state, state.updates);
   if (capacity_ >= 0) resolve();
 }
 
@@ -142,14 +138,18 @@ template <class T> void Executor<T>::plan_prefetches() {
       if (index(i) - last > kRecent && a.slot->at) stretch(a.slot->at, t.bytes(capacity_));
       last = index(i);
     }
-    if (const int p = instruction.updates(); p >= 0)
-      for (const T* state : update_.state)
-        if (state)
-          stretch(reinterpret_cast<const char*>(state + offsets_[std::size_t(p)]),
+    if (const int p = instruction.updates(); p >= 0) {
+      for (int which : {0, 1})
+        if (const T* state = update_.state(which, p))
+          stretch(reinterpret_cast<const char*>(state),
                   graph_.parameters()[std::size_t(p)].size * index(sizeof(T)));
+      prefetches_.push_back(static_cast<const char*>(update_.place(p)));
+    }
     object(&instruction);
-    if (const auto* group = dynamic_cast<const PanelGroup<T>*>(&instruction))
+    if (const auto* group = dynamic_cast<const PanelGroup<T>*>(&instruction)) {
+      object(group->steps().data());
       for (const auto& step : group->steps()) object(step.get());
+    }
     if (i == 0) prefetches_.resize(before);
     first_prefetch_[i] = prefetches_.size();
   }
@@ -250,7 +250,7 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
   if (result.status == Status::ok && request.backward) {
     if (request.update && updates_) {
       for (std::size_t i = 0; i < graph_.parameters().size(); ++i)
-        if (graph_.parameters()[i].trainable) ++update_.updates[i];
+        if (graph_.parameters()[i].trainable) update_.count(int(i));
       accumulated_ = 0;
     } else if (request.accumulate) {
       ++accumulated_;

@@ -12,7 +12,7 @@
 
 namespace gv::plan {
 
-template <class T> struct Update;
+template <class T> class Update;
 template <class T> struct BatchSource;
 
 template <class T> struct Context {

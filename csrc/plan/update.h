@@ -26,24 +26,43 @@ struct OptimizerSettings {
   int states() const { return rule == Rule::adam ? 2 : momentum != 0 ? 1 : 0; }
 };
 
-template <class T> struct Update {
+template <class T> class Update {
+ public:
   OptimizerSettings settings;
   double lr = 0;
-  std::vector<T*> parameters;             // by parameter index
-  std::vector<index> offsets;             // of each parameter in the flat state
-  T* state[2] = {nullptr, nullptr};       // velocity, or exp_avg and exp_avg_sq
-  std::int64_t* updates = nullptr;        // how often each parameter has been updated
 
-  struct Correction {
-    std::int64_t updates;
-    double first, second;
-  };
-  mutable std::vector<Correction> corrections;  // Adam's, by parameter, made by prepare()
-
+  // Where each parameter lies, and where in the flat state (velocity, or exp_avg and exp_avg_sq) its
+  // part begins; updates[i] counts how often parameter i has been updated.
+  void bind(const std::vector<T*>& parameters, const std::vector<index>& offsets, T* const state[2],
+            std::int64_t* updates);
   void prepare();  // once before a step that updates
   // Parameter elements [first, first + n) with their gradient.
   void apply(const kernels::Kernels<T>& k, int parameter, index first, index n,
              const T* gradient) const noexcept;
+  void count(int parameter) { ++updates_[parameter]; }
+
+  const void* place(int parameter) const { return &own_[std::size_t(parameter)]; }
+  const T* state(int which, int parameter) const {  // null if the rule has none
+    return state_[which] ? state_[which] + own_[std::size_t(parameter)].offset : nullptr;
+  }
+
+ private:
+  struct Correction {  // Adam's, after so many updates
+    double first = 1, second = 1;
+  };
+  struct alignas(64) Own {  // one cache line of each parameter
+    T* memory;
+    index offset;
+    ParameterSetting setting;
+    Correction correction;
+    bool first;
+  };
+  Correction correction_after(std::int64_t updates) const;
+
+  std::vector<Own> own_;
+  T* state_[2] = {nullptr, nullptr};
+  std::int64_t* updates_ = nullptr;
+  bool settled_ = false;  // nothing in own_ changes any more from step to step
 };
 
 }  // namespace gv::plan
