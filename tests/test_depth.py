@@ -69,16 +69,13 @@ def test_memory_grows_in_a_straight_line(build: Any, rows: int, stored: bool) ->
     assert slopes[0] == slopes[1] == slopes[2] > 0
 
 
-KEPT_TWICE = pytest.mark.xfail(reason="what a linear layer reads is kept, not computed again from the norm")
-
-
 # Activations kept for the backward pass, in tensors (rows x width) for each batch norm.
 @pytest.mark.parametrize(
     ("build", "norms", "kept"),
     [
-        pytest.param(plain, 1, 1.0, marks=KEPT_TWICE),
+        (plain, 1, 1.0),
         (residual, 1, 2.0),
-        pytest.param(preactivation, 2, 1.5, marks=KEPT_TWICE),
+        (preactivation, 2, 1.5),
     ],
 )
 def test_activations_kept_for_the_backward_pass(build: Any, norms: int, kept: float) -> None:

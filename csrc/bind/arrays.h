@@ -114,10 +114,11 @@ template <class F> auto with_dtype(DType dtype, F&& f) {
 // 64-byte aligned memory of the calling thread for the duration of a call.
 char* scratch(index bytes);
 
-// The workers for a piece of work, and its run without the interpreter's lock.
+// The workers for a piece of work, and its run without the interpreter's lock. A region of its own must
+// be worth more than an instruction inside one: threads may have gone to sleep since the last call.
 class Region {
  public:
-  explicit Region(double nanoseconds) : nanoseconds_(nanoseconds), workers(workers_for(nanoseconds)) {}
+  explicit Region(double nanoseconds) : nanoseconds_(nanoseconds), workers(workers_for(nanoseconds / 4)) {}
   template <class F> void run(F&& body) const {
     constexpr double kWorthReleasing = 20000;  // giving the lock up and back costs about 100
     if (workers == 1 && nanoseconds_ < kWorthReleasing) return body(0, 1);

@@ -26,19 +26,19 @@ std::vector<const KernelTable*> tables() {
   return found;
 }
 
-const KernelTable& named(const std::string& name) {
+const KernelTable& named(const std::string& name, const char* setting) {
   std::string known;
   for (const KernelTable* table : tables()) {
     if (name == table->name) return *table;
     known += (known.empty() ? "" : ", ") + std::string(table->name);
   }
-  throw std::invalid_argument("[isa] expected one of " + known + ", got " + name);
+  throw std::invalid_argument("[isa] expected " + std::string(setting) + "one of " + known + ", got " + name);
 }
 
 std::atomic<const KernelTable*>& active() {
   static std::atomic<const KernelTable*> table{[] {
     const char* name = std::getenv("GVCORE_ISA");
-    return name && *name ? &named(name) : tables().front();
+    return name && *name ? &named(name, "GVCORE_ISA to be ") : tables().front();
   }()};
   return table;
 }
@@ -53,6 +53,6 @@ std::vector<std::string> available_isas() {
   return names;
 }
 
-void set_isa(const std::string& name) { active().store(&named(name), std::memory_order_relaxed); }
+void set_isa(const std::string& name) { active().store(&named(name, ""), std::memory_order_relaxed); }
 
 }  // namespace gv::ops

@@ -114,6 +114,17 @@ template <class T> void Lowering<T>::differentiate(NodeId id) {
   }
 }
 
+template <class T> TensorId Lowering<T>::operand(NodeId id) {
+  const NodeId norm = graph_.node(id).op == Op::batchnorm ? id : facts(id).folded_into;
+  if (!options_.fuse || norm < 0 || facts(norm).sum >= 0 || facts(id).uses != 1) return value(id);
+  const TensorId again = make_like(id);
+  const auto [multiplicity, columns] = view(id);
+  program_.step(std::make_unique<BatchNormAgain<T>>(multiplicity, columns, facts(norm).relu >= 0,
+                                                    value(graph_.node(norm).inputs[0]),
+                                                    facts(norm).statistics, again));
+  return again;
+}
+
 // The bias first, while dy's panel is in cache; dx before the update of the weight that it reads.
 template <class T> void Lowering<T>::differentiate_product(NodeId id) {
   const Node& n = graph_.node(id);
@@ -136,7 +147,8 @@ template <class T> void Lowering<T>::differentiate_product(NodeId id) {
   if (!trainable(weight)) return;
   const bool as_linear = n.op == Op::linear;
   const index rows = as_linear ? columns : inner, wide = as_linear ? inner : columns;
-  const TensorId left = as_linear ? dy : value(x), right = as_linear ? value(x) : dy;
+  const TensorId read = operand(x);
+  const TensorId left = as_linear ? dy : read, right = as_linear ? read : dy;
   const TensorId stored = options_.update_inside ? -1 : gradient_of(weight);
   program_.whole(std::make_unique<ProductGradient<T>>(multiplicity, rows, wide, left, right, stored, weight,
                                                       options_.update_inside ? parameter(weight) : -1));

@@ -111,19 +111,22 @@ template <class T> void Executor<T>::plan_workers(index batch) {
 
 // While an instruction runs, the memory that the next one will touch and the last few have not is on
 // its way. The hardware follows a stream by itself, but only within a page and after a few misses, and
-// a layer of a narrow net is a handful of short streams. Where all of it stays in L2, nothing is done.
+// a layer of a narrow net is a handful of short streams. Where all of it stays in L2, nothing is done;
+// where it stays in L3, the start of each page is enough.
 template <class T> void Executor<T>::plan_prefetches() {
-  constexpr index kFitsCache = 3 << 19, kRecent = 3, kLine = 64, kPage = 4096, kPerPage = 16 * kLine;
+  constexpr index kFitsL2 = 3 << 19, kFitsL3 = 8 << 20, kRecent = 3, kLine = 64, kPage = 4096;
   constexpr index kMost = 16 * kPage;  // of one tensor
   const std::size_t n = program_.instructions.size();
   prefetches_.clear();
   first_prefetch_.assign(n + 1, 0);
   const index states = update_.settings.states();
-  if (arena_.size() + (1 + states) * flat_size_ * index(sizeof(T)) < kFitsCache) return;
+  const index footprint = arena_.size() + (1 + states) * flat_size_ * index(sizeof(T));
+  if (footprint < kFitsL2) return;
+  const index per_page = footprint < kFitsL3 ? 4 * kLine : kPage;
   std::vector<index> touched(program_.tensors.size(), -kRecent - 1);
   const auto stretch = [&](const char* at, index bytes) {
     for (index page = 0; page < std::min(bytes, kMost); page += kPage)
-      for (index line = page; line < std::min(bytes, page + kPerPage); line += kLine)
+      for (index line = page; line < std::min(bytes, page + per_page); line += kLine)
         prefetches_.push_back(at + line);
   };
   const auto object = [&](const void* at) {

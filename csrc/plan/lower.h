@@ -52,6 +52,8 @@ template <class T> class Lowering {
   void differentiate_layernorm(NodeId id);
   void differentiate_parameter_row(NodeId id);
   void differentiate_binary(NodeId id);
+  // The value of a product's operand for its backward: kept, or computed again from a batch norm's input.
+  TensorId operand(NodeId id);
   // Adds to the gradient of a value; contributions arrive in descending order of use.
   void contribute(NodeId id, TensorId gradient);
 

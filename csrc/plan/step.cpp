@@ -27,10 +27,13 @@ template <class T> PanelGroup<T>::PanelGroup(std::unique_ptr<PanelStep<T>> first
 // writes, and writes nothing that the group reads in full: other workers' panels may be elsewhere.
 template <class T> bool PanelGroup<T>::takes(const PanelStep<T>& step) const {
   if (step.multiplicity != multiplicity_ || step.columns != columns_) return false;
-  for (const Access& theirs : step.accesses())
-    for (const Access& ours : this->accesses())
-      if (theirs.slot->id == ours.slot->id && (theirs.writes || ours.writes) && !(theirs.local && ours.local))
-        return false;
+  for (const Access& access : step.accesses()) {
+    const auto found = touched_.find(access.slot->id);
+    if (found == touched_.end()) continue;
+    const Touch& ours = found->second;
+    if (access.local ? ours.writes_whole || (access.writes && ours.whole) : ours.writes || access.writes)
+      return false;
+  }
   return true;
 }
 
@@ -38,6 +41,12 @@ template <class T> void PanelGroup<T>::append(std::unique_ptr<PanelStep<T>> step
   all_rows_ |= step->all_rows;
   auto& all = this->accesses();
   all.insert(all.end(), step->accesses().begin(), step->accesses().end());
+  for (const Access& access : step->accesses()) {
+    Touch& touch = touched_[access.slot->id];
+    touch.writes |= access.writes;
+    touch.whole |= !access.local;
+    touch.writes_whole |= access.writes && !access.local;
+  }
   steps_.push_back(std::move(step));
 }
 

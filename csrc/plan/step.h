@@ -4,6 +4,7 @@
 // all that fusing means here, and why it cannot change a bit.
 #pragma once
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "../base/parallel.h"
@@ -119,6 +120,10 @@ template <class T> class PanelGroup final : public Instruction<T> {
   index pieces() const override { return index(steps_.size()); }
 
  private:
+  struct Touch {
+    bool writes = false, whole = false, writes_whole = false;  // how the steps so far touch a tensor
+  };
+  std::unordered_map<TensorId, Touch> touched_;
   std::vector<std::unique_ptr<PanelStep<T>>> steps_;
   index multiplicity_, columns_;
   bool all_rows_ = false;

@@ -89,6 +89,28 @@ template <class T> class BatchNorm final : public PanelStep<T> {
   Ref<double> moments_;
 };
 
+// y = relu?(batch norm of x) once more, from the kept statistics: so that what a product reads need not
+// be kept until its backward.
+template <class T> class BatchNormAgain final : public PanelStep<T> {
+ public:
+  BatchNormAgain(index multiplicity, index columns, bool relu, TensorId x, TensorId statistics, TensorId y)
+      : PanelStep<T>(multiplicity, columns, false), relu_(relu) {
+    this->reads(x_, x);
+    this->reads(statistics_, statistics);
+    this->writes(y_, y);
+  }
+  void panel(const Context<T>& c, Range rows, Range cols, char*) const noexcept override {
+    const Statistics<T> s(statistics_.get(), this->columns);
+    const index ld = this->columns, j = cols.first, at = rows.first * ld + j;
+    c.kernels->bn_apply(rows.size(), cols.size(), x_.get() + at, ld, s.m + j, s.a + j, s.c + j, relu_,
+                        nullptr, 0, y_.get() + at, ld);
+  }
+
+ private:
+  const bool relu_;
+  Ref<T> x_, statistics_, y_;
+};
+
 // dx, dgamma, dbeta of batch norm (and the ReLU folded into it); `fixed` where the statistics were
 // not those of the batch.
 template <class T> class BatchNormGradient final : public PanelStep<T> {
