@@ -193,7 +193,8 @@ def test_gvcore_isa_that_is_unknown(name: str, use: str) -> None:
     result = run(code, GVCORE_ISA=name)
     assert result.returncode == 1, f"exit status {result.returncode}: {result.stdout}"
     last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("ValueError: [isa] expected GVCORE_ISA to be one of ") and last.endswith(f"got {name}")
+    assert last.startswith("ValueError: [isa] expected GVCORE_ISA to be one of ")
+    assert last.endswith(f"got {name}")
     assert all(isa in last for isa in gv.available_isas())
 
 
