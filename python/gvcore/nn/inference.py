@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcore import _core
-from gvcore.nn.parameter import storage_epoch
+from gvcore.nn.parameter import storage_epoch, structure_epoch
 from gvcore.nn.trace import Trace
 
 if TYPE_CHECKING:
-    from gvcore.nn.module import Module
+    from gvcore.nn.module import Inventory, Module
 
 __all__ = ["Inference", "Plan", "Recorded", "as_input", "plan_class"]
 
@@ -44,9 +44,14 @@ class Recorded:
     """A net's ``forward``, traced for inputs of these trailing shapes."""
 
     def __init__(
-        self, net: Module, shapes: tuple[tuple[int, ...], ...], *, calls: list[Any] | None = None
+        self,
+        net: Module,
+        shapes: tuple[tuple[int, ...], ...],
+        *,
+        parts: Inventory | None = None,
+        calls: list[Any] | None = None,
     ) -> None:
-        parts = net.inventory()
+        parts = net.inventory() if parts is None else parts
         trace = Trace(parts)
         trace.calls = calls
         self.outputs = trace.run(net, shapes)
@@ -55,7 +60,6 @@ class Recorded:
         self.names = list(parts.parameters)
         self.parameters = list(parts.parameters.values())
         self.buffers = [(module, key) for _, module, key in parts.buffers]
-        self.structure, self.trained = parts.structure, parts.trained
 
     def output_shape(self) -> tuple[int, ...]:
         """Return the trailing shape of the first output."""
@@ -93,24 +97,22 @@ class Inference:
     def __init__(self, net: Module) -> None:
         self._net = net
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
-        self._structure: Any = None
+        self._parts: Inventory | None = None
         self._epoch = -1
         self._lock = threading.Lock()
         self._dtype = np.dtype(np.float32)
 
     def __call__(self, inputs: tuple[Any, ...]) -> Any:
         """Run the net on arrays."""
-        from gvcore.nn.module import structure_epoch  # a module holds its Inference: the arrow back is here
-
         if not inputs:
             raise TypeError("[net] expected at least one array")
         with self._lock:
             if self._epoch != structure_epoch():
                 parts = self._net.inventory()
-                if parts.structure != self._structure:
+                if self._parts is None or parts.structure != self._parts.structure:
                     self._plans.clear()
                     self._dtype = parts.dtype()
-                self._structure, self._epoch = parts.structure, structure_epoch()
+                self._parts, self._epoch = parts, structure_epoch()
             arrays = [as_input("net", "x", x, self._dtype) for x in inputs]
             if any(len(a) != len(arrays[0]) for a in arrays):
                 raise ValueError(f"[net] expected inputs of one length, got {[a.shape for a in arrays]}")
@@ -118,6 +120,6 @@ class Inference:
             plan = self._plans.get(shapes)
             if plan is None:
                 options = {"training": False, "gradients": False, "update_inside": False, "fuse": True}
-                plan = self._plans[shapes] = Plan(Recorded(self._net, shapes), options)
+                plan = self._plans[shapes] = Plan(Recorded(self._net, shapes, parts=self._parts), options)
             results = plan.bind().infer(arrays)
         return tuple(results) if plan.recorded.outputs else results[0]

@@ -15,19 +15,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from gvcore.nn import trace
 from gvcore.nn.inference import Inference
-from gvcore.nn.parameter import Parameter, flatten, moved
+from gvcore.nn.parameter import Parameter, changed, flatten, moved
 from gvcore.seeding import as_seed
 
-__all__ = ["Inventory", "Module", "structure_epoch"]
+__all__ = ["Inventory", "Module"]
 
 _Self = TypeVar("_Self", bound="Module")
-
-_structure = 0
-
-
-def structure_epoch() -> int:
-    """Return a number that changes whenever an attribute of any module is set."""
-    return _structure
 
 
 class Module:
@@ -56,17 +49,15 @@ class Module:
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        global _structure
         if name == "training":
             raise AttributeError(
                 "[Module] a net has no training flag: net(x) is inference, TrainStep and Trainer train"
             )
-        _structure += 1
+        changed()
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
-        global _structure
-        _structure += 1
+        changed()
         object.__delattr__(self, name)
 
     def __getattr__(self, name: str) -> Any:
@@ -187,8 +178,7 @@ class Module:
         wanted = np.dtype(dtype)
         if wanted not in (np.dtype(np.float32), np.dtype(np.float64)):
             raise TypeError(f"[astype] expected float32 or float64, got {wanted}")
-        global _structure
-        _structure += 1
+        changed()
         parts = self.inventory()
         flatten(list(parts.parameters.values()), wanted)
         for _, module, key in parts.buffers:
@@ -225,7 +215,6 @@ class Module:
         return self._set_trainable("unfreeze", pattern, True)
 
     def _set_trainable(self: _Self, op: str, pattern: str, trainable: bool) -> _Self:
-        global _structure
         if not isinstance(pattern, str):
             raise TypeError(f"[{op}] expected a pattern (str), got {type(pattern).__name__}")
         matched = [p for name, p in self.named_parameters() if fnmatch.fnmatchcase(name, pattern)]
@@ -236,7 +225,7 @@ class Module:
             )
         for parameter in matched:
             parameter.requires_grad = trainable
-        _structure += 1
+        changed()
         return self
 
     # ---- saving it --------------------------------------------------------------------------

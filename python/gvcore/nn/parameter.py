@@ -2,7 +2,8 @@
 
 A `Parameter` is a name for memory, not an array: the memory moves into one flat buffer when the net is
 first used, and moves again when a bigger net takes the module in. Whoever has bound addresses compares
-`storage_epoch` to learn that some parameter somewhere has moved.
+`storage_epoch` to learn that some parameter somewhere has moved, and `structure_epoch` to learn that some
+net somewhere may have been changed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from gvcore.nn.init import Initialiser, zeros
 from gvcore.seeding import as_seed
 
-__all__ = ["Parameter", "flatten", "storage_epoch"]
+__all__ = ["Parameter", "changed", "flatten", "storage_epoch", "structure_epoch"]
 
 _ALIGNMENT = 64  # bytes: each parameter begins on a cache line
 
@@ -32,6 +33,20 @@ def moved() -> None:
     """Say that some parameter or buffer has other memory from now on."""
     global _epoch
     _epoch += 1
+
+
+_structure = 0
+
+
+def structure_epoch() -> int:
+    """Return a number that changes whenever an attribute of any module is set, or a parameter is frozen."""
+    return _structure
+
+
+def changed() -> None:
+    """Say that the structure of some net may be another from now on."""
+    global _structure
+    _structure += 1
 
 
 def aligned_empty(count: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -81,7 +96,7 @@ class Parameter:
     (3,)
     """
 
-    __slots__ = ("_data", "_dtype", "_init", "_seed", "_shape", "_site", "requires_grad")
+    __slots__ = ("_data", "_dtype", "_init", "_requires_grad", "_seed", "_shape", "_site")
 
     def __init__(
         self,
@@ -93,7 +108,7 @@ class Parameter:
         site: int = 0,
         requires_grad: bool = True,
     ) -> None:
-        self.requires_grad = bool(requires_grad)
+        self._requires_grad = bool(requires_grad)
         self._init: Initialiser = init if init is not None else zeros()
         self._seed = seed
         self._site = site
@@ -116,6 +131,16 @@ class Parameter:
             self._shape = tuple(int(n) for n in shape)
         else:
             raise TypeError("[Parameter] expected data or shape, got neither")
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether it is trained; may be set."""
+        return self._requires_grad
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self._requires_grad = bool(value)
+        changed()
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from gvcore.nn.inference import Plan, Recorded
 from gvcore.nn.losses import Loss
-from gvcore.nn.module import Module, structure_epoch
+from gvcore.nn.module import Inventory, Module
+from gvcore.nn.parameter import structure_epoch
 from gvcore.optim import Optimizer
 from gvcore.train.batch import Batch, fit_target, loss_settings
 
@@ -47,45 +48,43 @@ class Plans:
     def __init__(self, net: Module, loss: Any, optimizer: Optimizer | None) -> None:
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self._plans: dict[Any, Plan] = {}
-        self._epoch = -1
-        self._structure: Any = None
-        self._trained: tuple[bool, ...] = ()
-        self.dtype = np.dtype(np.float32)
-        self.look()
+        self._epoch = structure_epoch()
+        self._keep(net.inventory())
+
+    def _keep(self, parts: Inventory) -> None:
+        self.parts, self.trained, self.dtype = parts, parts.trained, parts.dtype()
 
     def look(self) -> bool:
         """Compare the net with what it was; return False if its structure has changed."""
-        if self._epoch == structure_epoch():
+        epoch = structure_epoch()
+        if self._epoch == epoch:
             return True
         parts = self.net.inventory()
-        if self._structure is not None and parts.structure != self._structure:
+        if parts.structure != self.parts.structure:
             return False
-        self._keep(parts.structure, parts.trained, parts.dtype())
+        self._keep(parts)
+        self._epoch = epoch
         return True
-
-    def _keep(self, structure: Any, trained: tuple[bool, ...], dtype: np.dtype[Any]) -> None:
-        self._structure, self._trained, self.dtype = structure, trained, dtype
-        self._epoch = structure_epoch()
 
     def forget(self) -> None:
         """Start again from the net as it is."""
         self._plans.clear()
-        self._structure = None
-        self.look()
+        self._epoch = structure_epoch()
+        self._keep(self.net.inventory())
 
     def get(self, batch: Batch, *, training: bool, stored: bool) -> Plan:
         """Return the plan for a batch of these shapes."""
-        key = (batch.shapes, batch.labels, training, stored, self._trained, self.fused)
+        key = (batch.shapes, batch.labels, training, stored, self.trained, self.fused)
         plan = self._plans.get(key)
         if plan is None:
             plan = self._plans[key] = self._make(batch, training, stored)
             if self._epoch != structure_epoch():  # forward ran, and has set attributes
-                self._structure = None
-                self.look()
+                self._epoch = structure_epoch()
+                self._keep(self.net.inventory())
         return plan
 
     def _make(self, batch: Batch, training: bool, stored: bool) -> Plan:
-        recorded = Recorded(self.net, batch.shapes)
+        recorded = Recorded(self.net, batch.shapes, parts=self.parts)
         if recorded.outputs > 1:
             raise ValueError(f"[TrainStep] expected forward to return one value, got {recorded.outputs}")
         output = recorded.output_shape()

@@ -96,7 +96,7 @@ class TrainStep:
         self._accumulating: Plan | None = None
         self._request = _core.StepRequest()
         self._lock = threading.Lock()
-        names = list(net.inventory().parameters)
+        names = list(self._plans.parts.parameters)
         optimizer.resolve(names)
         self._state: list[NDArray[Any]] | None = None
         self._counts = np.zeros(len(names), np.int64)
