@@ -61,7 +61,7 @@ def draw(
             left.plot(epochs, values, style, color=f"C{i}", label=label)
     left.set_xlabel("epoch")
     left.set_ylabel("root mean square error in 100,000 $")
-    left.set_title(f"learning, one colour for each of {len(histories)} seed(s)")
+    left.set_title("learning, one colour a seed")
     left.set_ylim(top=0.75)
     left.legend()
     left.grid(alpha=0.3)

@@ -1,7 +1,10 @@
-"""Each example runs from the command line in its short form, prints its figures and saves a picture."""
+"""Each example runs from the command line in its short form, prints its figures and saves a picture; the
+documentation's own examples run as doctests.
+"""
 
 from __future__ import annotations
 
+import doctest
 import importlib.util
 import os
 import re
@@ -145,3 +148,26 @@ def test_help_says_what_it_is(name: str) -> None:
     assert done.returncode == 0
     for option in ("--short", "--plot", "--seed"):
         assert option in done.stdout
+
+
+# ---- the documentation ---------------------------------------------------------------------------
+
+DOCS = EXAMPLES.parent / "docs"
+
+
+@pytest.mark.parametrize("page", sorted(path.stem for path in DOCS.glob("*.md")))
+def test_examples_in_the_docs_run(page: str) -> None:
+    failures, _ = doctest.testfile(str(DOCS / f"{page}.md"), module_relative=False)
+    assert failures == 0
+
+
+def test_pictures_in_the_docs_are_there_and_small() -> None:
+    shown = {
+        DOCS / name
+        for page in DOCS.glob("*.md")
+        for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
+    }
+    assert shown == set(DOCS.glob("pictures/*"))
+    for picture in shown:
+        assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert picture.stat().st_size < 100_000
