@@ -33,15 +33,36 @@ template <class P> inline P after(P row, index ld) {
   return row;
 }
 
+// Lines to fetch, one a step of the loop: `step` bytes apart, 0 to fetch the same one again and again.
+struct Fetch {
+  const char* at;
+  index step;
+};
+
+// The next `most` lines of the queue. A contiguous stretch that is shorter is spread over all of them.
+inline Fetch take(AheadQueue* ahead, index most, const void* otherwise) {
+  if (!ahead || ahead->next == ahead->last) return {static_cast<const char*>(otherwise), 0};
+  const Ahead& a = *ahead->next;
+  const index left = a.lines - ahead->done;
+  const Fetch f{a.at + ahead->done * a.step, left < most ? a.step * left / most : a.step};
+  if (left > most) {
+    ahead->done += most;
+  } else {
+    ahead->done = 0;
+    ++ahead->next;
+  }
+  return f;
+}
+
 // c (MR x NV vectors) = or += a (MR x k) * b (k x NV vectors), in elements; with Masked the last
 // vector has only `tail` lanes.
 template <class T>
 using Tile = void (*)(index k, const T* a, index ras, index kas, const T* b, index ldb, T* c, index ldc,
-                      index tail, bool accumulate);
+                      index tail, bool accumulate, Fetch fetch);
 
 template <class T, int MR, int NV, bool Masked>
 __attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index kas, const T* b, index ldb,
-                                         T* c, index ldc, index tail, bool accumulate) noexcept {
+                                         T* c, index ldc, index tail, bool accumulate, Fetch fetch) noexcept {
   constexpr int L = int(lanes<T>());
   constexpr int kLast = Masked ? NV - 1 : NV;  // vectors before this one are whole
   vec<T> acc[MR][NV] = {};
@@ -66,6 +87,8 @@ __attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index k
   asm("" : "+r"(r), "+r"(r3), "+r"(step));
 
   for (; k > 0; --k) {
+    __builtin_prefetch(fetch.at, 0, 2);
+    fetch.at += fetch.step;
     vec<T> bj[NV];
 #pragma GCC unroll 4
     for (int j = 0; j < NV; ++j) bj[j] = j < kLast ? load<T>(b + j * L) : load_n(b + j * L, tail);
@@ -104,7 +127,7 @@ constexpr index kPrefetchDepth = 128;  // a shallower product is small: its C is
 // one or two rows would be bound by the latency of its few chains.
 template <class T, int NV, bool Masked>
 inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
-                       index ldc, index tail, bool accumulate) {
+                       index ldc, index tail, bool accumulate, AheadQueue* ahead) {
   constexpr index kTall = tile_rows<NV>();
   const index tiles = (m + kTall - 1) / kTall, rows = m / tiles;
   const index taller = m - rows * tiles;
@@ -118,7 +141,7 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
       for (index i = 0; i < rows; ++i)
         for (int j = 0; j < NV; ++j) __builtin_prefetch(next + i * ldc + j * lanes<T>(), 1);
     }
-    (t < taller ? tall : rest)(k, a, ras, kas, b, ldb, c, ldc, tail, accumulate);
+    (t < taller ? tall : rest)(k, a, ras, kas, b, ldb, c, ldc, tail, accumulate, take(ahead, k, a));
     a += height * ras;
     c += height * ldc;
   }
@@ -126,17 +149,19 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
 
 template <class T>
 void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c, index ldc,
-          bool accumulate) noexcept {
+          bool accumulate, AheadQueue* ahead) noexcept {
   constexpr index L = lanes<T>();
   if (m <= 0) return;
   index j = 0;
   if (m <= tile_rows<4>())
     for (; j + 4 * L <= n; j += 4 * L)
-      gemm_panel<T, 4, false>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, 0, accumulate);
+      gemm_panel<T, 4, false>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, 0, accumulate, ahead);
   for (; j + 2 * L <= n; j += 2 * L)
-    gemm_panel<T, 2, false>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, 0, accumulate);
-  if (n - j > L) gemm_panel<T, 2, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j - L, accumulate);
-  else if (n - j > 0) gemm_panel<T, 1, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j, accumulate);
+    gemm_panel<T, 2, false>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, 0, accumulate, ahead);
+  if (n - j > L)
+    gemm_panel<T, 2, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j - L, accumulate, ahead);
+  else if (n - j > 0)
+    gemm_panel<T, 1, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j, accumulate, ahead);
 }
 
 template <class T> constexpr void add_gemm(Kernels<T>& k) {

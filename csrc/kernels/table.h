@@ -27,6 +27,17 @@ struct AdamParams {
   bool decoupled;
 };
 
+// Memory that will be wanted soon, in stretches of cache lines, `step` bytes apart. A product has load slots
+// to spare: each step of its loop fetches a line into the second-level cache, and what was taken is gone.
+struct Ahead {
+  const char* at;
+  index step, lines;
+};
+struct AheadQueue {
+  const Ahead *next, *last;
+  index done;  // lines of *next that were taken
+};
+
 struct PhiloxKey {  // key of Philox4x32-10; the counter is (index / 4, step), word index % 4
   std::uint64_t seed;
   std::uint32_t site;
@@ -38,8 +49,9 @@ template <class T> struct Kernels {
   // c (m x n) = or += a (m x k) * b (k x n). Element (i, p) of a is a[i*ras + p*kas], where
   // ras == 1 or kas == 1; b and c are row-major. Each c element is one chain of FMAs from 0 (or,
   // with accumulate, from c) in ascending p. Without accumulate c is never read. k == 0 gives 0.
+  // ahead may be null.
   void (*gemm)(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
-               index ldc, bool accumulate);
+               index ldc, bool accumulate, AheadQueue* ahead);
   // dst (cols x rows) = transpose of src (rows x cols).
   void (*transpose)(index rows, index cols, const T* src, index lds, T* dst, index ldd);
 

@@ -103,7 +103,7 @@ void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
             if (i0 == 0) pack_panel(kernels, g, cols, k, b, panel);
             b = panel, ldb = kWidth;
           }
-          kernels.gemm(m, cols, k, a, ras, kas, b, ldb, g.c + i0 * g.ldc + j0 + j, g.ldc, accumulate);
+          kernels.gemm(m, cols, k, a, ras, kas, b, ldb, g.c + i0 * g.ldc + j0 + j, g.ldc, accumulate, g.ahead);
         }
       }
       p0 += depth;
@@ -125,7 +125,7 @@ void swapped(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   for (index j = 0; j < g.n; j += kSwapColumns) {
     const index n = smaller(g.n - j, kSwapColumns);
     const T* const b = g.b + j * g.ldb;
-    blocked(kernels, Gemm<T>{n, g.m, g.k, b, g.ldb, 1, g.a, g.ras, true, ct, g.m, false, 0}, scratch);
+    blocked(kernels, Gemm<T>{n, g.m, g.k, b, g.ldb, 1, g.a, g.ras, true, ct, g.m, false, 0, g.ahead}, scratch);
     kernels.transpose(n, g.m, ct, g.m, g.c + j, g.ldc);
   }
 }

@@ -25,6 +25,7 @@ template <class T> struct Gemm {
   index ldc;
   bool accumulate;
   index chain;
+  kernels::AheadQueue* ahead;  // the worker's; may be null
 };
 
 // Elements of scratch for one worker, for any block of the product; 64-byte aligned memory is asked for.

@@ -82,7 +82,7 @@ template <class T> void Executor<T>::resolve() {
   if (loss_ && program_.loss_tensors.weight >= 0)
     std::transform(loss_->weight.begin(), loss_->weight.end(), address<T>(program_.loss_tensors.weight),
                    [](double w) { return T(w); });
-  plan_prefetches();
+  plan_ahead();
 }
 
 // How many workers each instruction wakes, and where they must meet: between phases, unless only
@@ -109,54 +109,38 @@ template <class T> void Executor<T>::plan_workers(index batch) {
   }
 }
 
-// While an instruction runs, the memory that the next one will touch and the last few have not is on
-// its way. The hardware follows a stream by itself, but only within a page and after a few misses, and
-// a layer of a narrow net is a handful of short streams. Where all of it stays in L2, nothing is done;
-// where it stays in L3, the start of each page is enough.
-template <class T> void Executor<T>::plan_prefetches() {
-  constexpr index kFitsL2 = 3 << 19, kFitsL3 = 8 << 20, kRecent = 3, kLine = 64, kPage = 4096;
-  constexpr index kMost = 16 * kPage;  // of one tensor
+// While the products of an instruction run, the memory that the next one will touch and the last few have
+// not is on its way. The hardware follows a stream by itself, but only within a page and after a few
+// misses, and a layer is a handful of short streams.
+template <class T> void Executor<T>::plan_ahead() {
+  constexpr index kRecent = 3, kLine = 64;
+  constexpr index kMost = 256 * 1024;  // of one tensor: a few of them fit in the second-level cache
   const std::size_t n = program_.instructions.size();
-  prefetches_.clear();
-  first_prefetch_.assign(n + 1, 0);
-  const index states = update_.settings.states();
-  const index footprint = arena_.size() + (1 + states) * flat_size_ * index(sizeof(T));
-  if (footprint < kFitsL2) return;
-  const index per_page = footprint < kFitsL3 ? 4 * kLine : kPage;
+  ahead_.clear();
+  first_ahead_.assign(n + 1, 0);
   std::vector<index> touched(program_.tensors.size(), -kRecent - 1);
-  const auto stretch = [&](const char* at, index bytes) {
-    for (index page = 0; page < std::min(bytes, kMost); page += kPage)
-      for (index line = page; line < std::min(bytes, page + per_page); line += kLine)
-        prefetches_.push_back(at + line);
-  };
-  const auto object = [&](const void* at) {
-    for (index line = 0; line < 4; ++line) prefetches_.push_back(static_cast<const char*>(at) + line * kLine);
+  const auto stretch = [&](const void* at, index bytes) {
+    if (at && bytes > 0) ahead_.push_back({static_cast<const char*>(at), kLine, (bytes + kLine - 1) / kLine});
   };
   for (std::size_t i = 0; i < n; ++i) {  // what instruction i wants, instruction i - 1 fetches
     const Instruction<T>& instruction = *program_.instructions[i];
-    const std::size_t before = prefetches_.size();
+    const std::size_t before = ahead_.size();
     for (const Access& a : instruction.accesses()) {
       const Tensor& t = program_.tensors[std::size_t(a.slot->id)];
       index& last = touched[std::size_t(t.storage)];
-      if (index(i) - last > kRecent && a.slot->at) stretch(a.slot->at, t.bytes(capacity_));
+      if (index(i) - last > kRecent) stretch(a.slot->at, std::min(kMost, t.bytes(capacity_)));
       last = index(i);
     }
     if (const int p = instruction.updates(); p >= 0) {
       for (int which : {0, 1})
-        if (const T* state = update_.state(which, p))
-          stretch(reinterpret_cast<const char*>(state),
-                  graph_.parameters()[std::size_t(p)].size * index(sizeof(T)));
-      prefetches_.push_back(static_cast<const char*>(update_.place(p)));
+        stretch(update_.state(which, p),
+                std::min(kMost, graph_.parameters()[std::size_t(p)].size * index(sizeof(T))));
+      stretch(update_.place(p), kLine);
     }
-    object(&instruction);
-    if (const auto* group = dynamic_cast<const PanelGroup<T>*>(&instruction)) {
-      object(group->steps().data());
-      for (const auto& step : group->steps()) object(step.get());
-    }
-    if (i == 0) prefetches_.resize(before);
-    first_prefetch_[i] = prefetches_.size();
+    if (i == 0) ahead_.resize(before);
+    first_ahead_[i] = ahead_.size();
   }
-  first_prefetch_[n] = prefetches_.size();
+  first_ahead_[n] = ahead_.size();
 }
 
 template <class T> int Executor<T>::barriers() const {
@@ -204,16 +188,15 @@ template <class T>
 void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t last, int worker,
                              int team) noexcept {
   char* scratch = scratch_.data() + worker * scratch_each_;
+  Context<T> own = c;
   for (std::size_t i = first; i < last; ++i) {
     if (barrier_before_[i]) barrier_.wait(team);
     const int workers = std::min(workers_[i], team);
     if (worker >= workers) continue;
     const Instruction<T>& instruction = *program_.instructions[i];
-    Prefetch prefetch;
-    if (worker == 0)
-      prefetch = Prefetch(prefetches_.data() + first_prefetch_[i],
-                          prefetches_.data() + first_prefetch_[i + 1], instruction.pieces());
-    instruction.run(c, Worker{worker, workers, scratch, &prefetch});
+    kernels::AheadQueue ahead{ahead_.data() + first_ahead_[i], ahead_.data() + first_ahead_[i + 1], 0};
+    own.ahead = worker == 0 ? &ahead : nullptr;
+    instruction.run(own, Worker{worker, workers, scratch});
   }
 }
 

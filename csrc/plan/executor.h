@@ -86,7 +86,7 @@ template <class T> class Executor {
   }
   void resolve();
   void plan_workers(index batch);
-  void plan_prefetches();
+  void plan_ahead();
   void load_targets(const BatchSource<T>& source);
   double loss_value(index batch) const noexcept;
   void run_phases(const Context<T>& c, std::size_t first, std::size_t last, int worker, int team) noexcept;
@@ -117,8 +117,8 @@ template <class T> class Executor {
   std::vector<char*> addresses_;
   std::vector<int> workers_;          // worth waking for each instruction
   std::vector<char> barrier_before_;
-  std::vector<const char*> prefetches_;         // cache lines, by instruction that fetches them
-  std::vector<std::size_t> first_prefetch_;     // of each instruction; one more at the end
+  std::vector<kernels::Ahead> ahead_;        // by instruction that fetches them
+  std::vector<std::size_t> first_ahead_;     // of each instruction; one more at the end
   int team_ = 1;
 
   std::vector<double> row_weights_;   // of the loss value

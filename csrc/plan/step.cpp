@@ -63,10 +63,7 @@ template <class T> void PanelGroup<T>::run(const Context<T>& context, const Work
   const index width = panel_width(rows, mine.size(), sizeof(T));
   for (index first = mine.first; first < mine.last; first += width) {
     const Range panel{first, std::min(mine.last, first + width)};
-    for (const auto& step : steps_) {
-      worker.prefetch->piece();
-      step->panel(context, range, panel, worker.scratch);
-    }
+    for (const auto& step : steps_) step->panel(context, range, panel, worker.scratch);
   }
 }
 

@@ -22,29 +22,12 @@ template <class T> struct Context {
   std::uint64_t seed, step;   // of the random stream (dropout)
   const Update<T>* update;    // null where nothing is updated inside instructions
   const BatchSource<T>* source;
-};
-
-// Cache lines that the next instruction will want, fetched a few at a time between pieces of work, so
-// that they are on their way while this one computes.
-class Prefetch {
- public:
-  Prefetch() = default;
-  Prefetch(const char* const* first, const char* const* last, index pieces)
-      : next_(first), last_(last), piece_((last - first + pieces - 1) / pieces) {}
-  void piece() {
-    for (index i = 0; i < piece_ && next_ != last_; ++i) __builtin_prefetch(*next_++, 0, 2);
-  }
-
- private:
-  const char* const* next_ = nullptr;
-  const char* const* last_ = nullptr;
-  index piece_ = 0;
+  kernels::AheadQueue* ahead = nullptr;  // of this worker: what the next instruction will want
 };
 
 struct Worker {
   int id, team;
   char* scratch;  // at least the scratch_bytes() of what runs, 64-byte aligned
-  Prefetch* prefetch;
 };
 
 // How an instruction touches a tensor; `local` means only the panel's own columns.
@@ -76,7 +59,6 @@ template <class T> class Instruction : public Accesses {
   virtual void run(const Context<T>&, const Worker&) const noexcept = 0;
   virtual index scratch_bytes(index batch) const = 0;
   virtual double nanoseconds(index batch) const = 0;  // on one worker, roughly
-  virtual index pieces() const { return 1; }  // how often it will ask for a piece of the prefetch
   // A parameter that it updates, so that the optimiser's state is memory it touches as well; -1: none.
   virtual int updates() const { return -1; }
   // Nothing in the chain needs its result soon, so it need not interrupt a panel group.
@@ -117,7 +99,6 @@ template <class T> class PanelGroup final : public Instruction<T> {
   void run(const Context<T>&, const Worker&) const noexcept override;
   index scratch_bytes(index batch) const override;
   double nanoseconds(index batch) const override;
-  index pieces() const override { return index(steps_.size()); }
 
  private:
   struct Touch {

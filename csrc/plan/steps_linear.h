@@ -24,7 +24,8 @@ template <class T> class Product final : public PanelStep<T> {
   }
 
   void panel(const Context<T>& c, Range rows, Range cols, char* scratch) const noexcept override {
-    const ops::Gemm<T> product = describe(this->rows(c));
+    ops::Gemm<T> product = describe(this->rows(c));
+    product.ahead = c.ahead;
     ops::gemm_block(*c.kernels, product, rows, cols, reinterpret_cast<T*>(scratch));
     if (bias_) {
       T* y = y_.get() + rows.first * this->columns + cols.first;
@@ -84,13 +85,13 @@ template <class T> class ProductGradient final : public Instruction<T> {
     const index batch = multiplicity_ * c.batch;
     T* stretch = reinterpret_cast<T*>(w.scratch);
     const index at_once = rows_at_once();
-    w.prefetch->piece();
     for (index first = mine.first; first < mine.last; first += at_once) {
       const index rows = std::min(at_once, mine.last - first);
       T* result = updates_ ? stretch : gradient_.get() + first * columns_;
-      ops::gemm_block(*c.kernels, describe(batch, first, rows, result), Range{0, rows}, Range{0, columns_},
+      ops::Gemm<T> product = describe(batch, first, rows, result);
+      product.ahead = c.ahead;
+      ops::gemm_block(*c.kernels, product, Range{0, rows}, Range{0, columns_},
                       updates_ ? stretch + at_once * columns_ : stretch);
-      w.prefetch->piece();
       if (updates_) c.update->apply(*c.kernels, parameter_, first * columns_, rows * columns_, stretch);
     }
   }
@@ -104,7 +105,6 @@ template <class T> class ProductGradient final : public Instruction<T> {
     return double(multiplicity_ * batch) * double(rows_) * double(columns_) * 0.015 +
            (updates_ ? double(rows_) * double(columns_) * 0.1 : 0);
   }
-  index pieces() const override { return 2; }
   int updates() const override { return updates_ ? parameter_ : -1; }
   bool deferrable() const override { return true; }
 
