@@ -72,7 +72,7 @@ class Plan:
     def __init__(
         self,
         recorded: Recorded,
-        options: dict[str, bool],
+        options: dict[str, int],
         loss: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
     ) -> None:

@@ -19,7 +19,7 @@ from gvcore.nn.module import Module
 from gvcore.optim import Optimizer
 from gvcore.seeding import as_seed
 from gvcore.train.batch import Batch, as_batch, check_loss
-from gvcore.train.plans import Plans, check_net, python_loss
+from gvcore.train.plans import Plans, check_every, check_net, python_loss
 
 __all__ = ["TrainStep"]
 
@@ -81,10 +81,7 @@ class TrainStep:
         check_loss("TrainStep", loss)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"[TrainStep] expected optimizer to be SGD, Adam or AdamW, got {optimizer!r}")
-        if checkpoint_every is not None:
-            raise ValueError(
-                "[TrainStep] expected checkpoint_every to be None: recomputation is not available yet"
-            )
+        self.checkpoint_every = check_every("TrainStep", checkpoint_every)
         self.net, self.loss, self.optimizer = net, loss, optimizer
         self.clip_norm = None if clip_norm is None else real("TrainStep", "clip_norm", clip_norm, above=0.0)
         self.seed = as_seed(seed)
@@ -187,7 +184,7 @@ class TrainStep:
                 "[TrainStep] expected the structure of the net to stay as it was, got a net with other "
                 "modules, parameters or settings; make a new TrainStep"
             )
-        plan = self._plans.get(batch, training=True, stored=stored)
+        plan = self._plans.get(batch, training=True, stored=stored, every=self.checkpoint_every)
         self._plans.check("TrainStep", batch, plan)
         if self._accumulating is not None and self._accumulating is not plan:
             raise ValueError(
