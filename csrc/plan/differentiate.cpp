@@ -119,8 +119,7 @@ template <class T> void Lowering<T>::differentiate(NodeId id) {
 
 template <class T> TensorId Lowering<T>::operand(NodeId id) {
   const NodeId norm = graph_.node(id).op == Op::batchnorm ? id : facts(id).folded_into;
-  if (!options_.fuse || norm < 0 || facts(norm).sum >= 0 || facts(id).uses != 1 || facts(norm).kept)
-    return value(id);
+  if (!options_.fuse || norm < 0 || facts(norm).sum >= 0 || facts(id).uses != 1) return value(id);
   const TensorId again = make_like(id);
   const auto [multiplicity, columns] = view(id);
   program_.step(std::make_unique<BatchNormAgain<T>>(multiplicity, columns, facts(norm).relu >= 0,

@@ -179,8 +179,8 @@ template <class T> void Lowering<T>::lower_batchnorm(NodeId id) {
   }
   const TensorId y = make_value(end), r = residual >= 0 ? value(residual) : -1;
   if (f.statistics >= 0)
-    return program_.step(std::make_unique<BatchNormAgain<T>>(
-        multiplicity, columns, f.relu >= 0, value(n.inputs[0]), r, f.statistics, y));
+    return program_.step(std::make_unique<BatchNormAgain<T>>(multiplicity, columns, f.relu >= 0,
+                                                             value(n.inputs[0]), r, f.statistics, y));
   if (options_.gradients || options_.training)
     f.statistics = program_.tensor(Place::arena, 0, Statistics<T>::kRows * columns, sizeof(T));
   typename BatchNorm<T>::Tensors t{value(n.inputs[0]),

@@ -17,9 +17,6 @@ template <class T> void Lowering<T>::find_segments() {
   const auto& nodes = graph_.nodes();
   const NodeId n = NodeId(nodes.size());
   const index every = std::min<index>(options_.checkpoint_every, n);
-  for (NodeId id : graph_.inputs()) facts(id).kept = true;
-  for (NodeId id : graph_.outputs()) facts(home(id)).kept = true;
-  for (NodeId id : graph_.taps()) facts(home(id)).kept = true;
   if (every == 0 || !options_.gradients) return;
 
   std::vector<NodeId> last_use(nodes.size(), -1);
