@@ -17,7 +17,7 @@ template <class T> void Lowering<T>::find_segments() {
   const auto& nodes = graph_.nodes();
   const NodeId n = NodeId(nodes.size());
   const index every = std::min<index>(options_.checkpoint_every, n);
-  if (every == 0 || !options_.gradients) return;
+  if (every <= 0 || !options_.gradients) return;
 
   std::vector<NodeId> last_use(nodes.size(), -1);
   std::vector<index> crossing(nodes.size(), 0), layers(nodes.size(), 0);  // behind each node, up to it

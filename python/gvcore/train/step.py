@@ -54,9 +54,9 @@ class TrainStep:
     Python) leaves parameters, running statistics and the optimiser's state as they were, to the bit.
     Several threads may call one step; they wait for each other.
 
-    With ``checkpoint_every=k`` [1]_, a net of D layers of width W, each of which keeps a values of a row for
-    its own backward (1 with batch norm, 2 without it or in a residual block of one layer), needs for the
-    activations of B rows about
+    With ``checkpoint_every=k`` (Chen et al.) a net of D layers of width W, each of which keeps a values of a
+    row for its own backward (1 with batch norm, 2 without it or in a residual block of one layer), needs for
+    the activations of B rows about
 
     .. math:: B\,W\,(D / k + a\,k) \quad\text{instead of}\quad B\,W\,a\,D
 
@@ -74,7 +74,7 @@ class TrainStep:
 
     References
     ----------
-    .. [1] T. Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, arXiv 1604.06174.
+    T. Chen et al., "Training Deep Nets with Sublinear Memory Cost", 2016, arXiv 1604.06174.
 
     Examples
     --------
