@@ -285,12 +285,21 @@ def arrays(what: str, found: dict[str, Any]) -> Record:
     return {f"{what} {key}": np.ascontiguousarray(array).tobytes() for key, array in found.items()}
 
 
-def train(case: Case, *, clip_norm: float | None = None) -> tuple[Record, gv.TrainStep]:
+def train(
+    case: Case, *, clip_norm: float | None = None, checkpoint_every: int | None = None
+) -> tuple[Record, gv.TrainStep]:
     """Train a case; return every bit that it leaves behind, and the step."""
     net = case.net().reset_parameters(5)
     if case.dtype is not np.float32:
         net = net.astype(case.dtype)
-    step = gv.TrainStep(net, case.loss, case.optimizer, clip_norm=clip_norm or case.clip_norm, seed=23)
+    step = gv.TrainStep(
+        net,
+        case.loss,
+        case.optimizer,
+        clip_norm=clip_norm or case.clip_norm,
+        seed=23,
+        checkpoint_every=checkpoint_every,
+    )
     record: Record = {}
     for i, batch in enumerate(case.batches()):
         losses = [step(**batch, accumulate=(i + 1) % case.accumulate != 0)]

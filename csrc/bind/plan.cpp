@@ -93,6 +93,7 @@ template <class T> class Plan {
     o.gradients = options["gradients"].cast<bool>();
     o.update_inside = options["update_inside"].cast<bool>();
     o.fuse = options["fuse"].cast<bool>();
+    if (options.contains("checkpoint_every")) o.checkpoint_every = options["checkpoint_every"].cast<index>();
     if (!loss.is_none()) loss_ = std::make_unique<LossSettings>(loss_settings(loss.cast<py::dict>()));
     std::unique_ptr<OptimizerSettings> settings;
     if (!optimizer.is_none())

@@ -35,7 +35,10 @@ template <class T> void Lowering<T>::contribute(NodeId id, TensorId gradient) {
 template <class T> void Lowering<T>::backward() {
   facts(graph_.outputs()[0]).gradient = program_.seed_gradient;
   for (NodeId id = NodeId(facts_.size()) - 1; id >= 0; --id)
-    if (facts(id).needs_gradient && facts(id).gradient >= 0) differentiate(id);
+    if (facts(id).needs_gradient && facts(id).gradient >= 0) {
+      if (facts(id).folded_into < 0) recompute_segment_of(id);
+      differentiate(id);
+    }
   for (NodeId id : graph_.taps()) {
     const TensorId gradient = facts(id).gradient;
     program_.tap_gradients.push_back(gradient);
@@ -120,7 +123,7 @@ template <class T> TensorId Lowering<T>::operand(NodeId id) {
   const TensorId again = make_like(id);
   const auto [multiplicity, columns] = view(id);
   program_.step(std::make_unique<BatchNormAgain<T>>(multiplicity, columns, facts(norm).relu >= 0,
-                                                    value(graph_.node(norm).inputs[0]),
+                                                    value(graph_.node(norm).inputs[0]), -1,
                                                     facts(norm).statistics, again));
   return again;
 }

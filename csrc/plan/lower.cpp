@@ -79,6 +79,7 @@ template <class T> void Lowering<T>::find_needs() {
 template <class T> void Lowering<T>::forward() {
   find_folds();
   find_needs();
+  find_segments();
   for (std::size_t i = 0; i < graph_.inputs().size(); ++i) {
     const NodeId id = graph_.inputs()[i];
     program_.inputs.push_back(make_value(id));
@@ -176,13 +177,16 @@ template <class T> void Lowering<T>::lower_batchnorm(NodeId id) {
     const auto& in = graph_.node(f.sum).inputs;
     residual = in[0] == (f.relu >= 0 ? f.relu : id) ? in[1] : in[0];
   }
-  const TensorId y = make_value(end);
+  const TensorId y = make_value(end), r = residual >= 0 ? value(residual) : -1;
+  if (f.statistics >= 0)
+    return program_.step(std::make_unique<BatchNormAgain<T>>(multiplicity, columns, f.relu >= 0,
+                                                             value(n.inputs[0]), r, f.statistics, y));
   if (options_.gradients || options_.training)
     f.statistics = program_.tensor(Place::arena, 0, Statistics<T>::kRows * columns, sizeof(T));
   typename BatchNorm<T>::Tensors t{value(n.inputs[0]),
                                    parameter(n.parameters[0]),
                                    parameter(n.parameters[1]),
-                                   residual >= 0 ? value(residual) : -1,
+                                   r,
                                    y,
                                    f.statistics,
                                    -1,

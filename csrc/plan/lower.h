@@ -1,5 +1,6 @@
-// lower.h — what lowering (lower.cpp: forward) and differentiation (differentiate.cpp: backward)
-// know about each node while they write a Program.
+// lower.h — what lowering (lower.cpp: forward), differentiation (differentiate.cpp: backward) and
+// recomputation (recompute.cpp: forward again, within the backward) know about each node while they
+// write a Program.
 #pragma once
 #include "program.h"
 
@@ -15,7 +16,8 @@ template <class T> class Lowering {
 
  private:
   struct Facts {
-    TensorId value = -1;                    // -1: folded into a batch norm, never materialised
+    TensorId value = -1;                    // -1: folded into a batch norm, never materialised;
+                                            // in the backward part that of the recomputation
     TensorId statistics = -1, mean = -1, rstd = -1;
     TensorId row = -1;                      // parameter expanded to a full row
     TensorId gradient = -1;
@@ -24,6 +26,7 @@ template <class T> class Lowering {
     NodeId relu = -1, sum = -1;             // of a batch norm: the nodes folded into it
     NodeId folded_into = -1;                // of such a node: the batch norm
     int batch_statistics = -1;              // of a batch norm: its place in program.statistics
+    bool kept = false;                      // what it computes is not recomputed: used in a later segment
   };
   struct View {
     index multiplicity, columns;
@@ -40,6 +43,12 @@ template <class T> class Lowering {
 
   void find_folds();
   void find_needs();
+  void find_segments();
+  NodeId home(NodeId id) const {  // the node with whose steps the value is computed
+    const NodeId norm = facts_[std::size_t(id)].folded_into;
+    return norm >= 0 ? norm : id;
+  }
+  void recompute_segment_of(NodeId id);
   void lower(NodeId id);
   void lower_batchnorm(NodeId id);
   void lower_parameter_row(NodeId id);
@@ -62,6 +71,7 @@ template <class T> class Lowering {
   Program<T>& program_;
   std::vector<Facts> facts_;
   std::vector<TensorId> parameters_, running_;
+  std::vector<NodeId> segments_{0};  // first nodes; in the backward part those that are left to do
 };
 
 }  // namespace gv::plan

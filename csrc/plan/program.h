@@ -17,6 +17,7 @@ struct Options {
   bool gradients = false;      // differentiate
   bool update_inside = false;  // products update their parameter; else every gradient is stored
   bool fuse = true;            // group panel steps, fold ReLU and residual into batch norm
+  index checkpoint_every = 0;  // layers in a segment that is computed again for its backward; 0: all are kept
 };
 
 template <class T> struct Program {

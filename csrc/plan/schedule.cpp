@@ -9,6 +9,29 @@
 namespace gv::plan {
 namespace {
 
+// Takes out steps of the backward part whose results nobody reads: recomputation lowers whole segments.
+template <class T> void drop_unread(Program<T>& program) {
+  std::vector<char> read(program.tensors.size(), 0);
+  const auto first = program.items.begin() + std::ptrdiff_t(program.backward);
+  for (auto item = program.items.end(); item != first;) {
+    --item;
+    const Accesses* step = item->panel.get();
+    if (!step) step = item->whole.get();
+    bool wanted = false;
+    for (const Access& a : step->accesses()) {
+      const auto id = std::size_t(a.slot->id);
+      wanted |= a.writes && (read[id] || program.tensors[id].place != Place::arena);
+    }
+    if (!wanted) *item = {};
+    else
+      for (const Access& a : step->accesses())
+        if (!a.writes) read[std::size_t(a.slot->id)] = 1;
+  }
+  program.items.erase(
+      std::remove_if(first, program.items.end(), [](const auto& item) { return !item.panel && !item.whole; }),
+      program.items.end());
+}
+
 // Items to instructions: consecutive panel steps join the open group where they can; what is
 // deferrable waits until the group closes. `boundary` is the first item of the backward part.
 template <class T> void group(Program<T>& program, bool fuse) {
@@ -118,6 +141,7 @@ template <class T> void merge_overwrites(Program<T>& program) {
 }  // namespace
 
 template <class T> void schedule(Program<T>& program, bool fuse) {
+  drop_unread(program);
   group(program, fuse);
   assign_phases(program);
   merge_overwrites(program);

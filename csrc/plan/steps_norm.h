@@ -89,13 +89,15 @@ template <class T> class BatchNorm final : public PanelStep<T> {
   Ref<double> moments_;
 };
 
-// y = relu?(batch norm of x) once more, from the kept statistics: so that what a product reads need not
-// be kept until its backward.
+// y = relu?(batch norm of x) + residual? once more, from the kept statistics: so that what a product
+// reads need not be kept until its backward, and for recomputation.
 template <class T> class BatchNormAgain final : public PanelStep<T> {
  public:
-  BatchNormAgain(index multiplicity, index columns, bool relu, TensorId x, TensorId statistics, TensorId y)
+  BatchNormAgain(index multiplicity, index columns, bool relu, TensorId x, TensorId residual,
+                 TensorId statistics, TensorId y)
       : PanelStep<T>(multiplicity, columns, false), relu_(relu) {
     this->reads(x_, x);
+    this->reads(residual_, residual);
     this->reads(statistics_, statistics);
     this->writes(y_, y);
   }
@@ -103,12 +105,12 @@ template <class T> class BatchNormAgain final : public PanelStep<T> {
     const Statistics<T> s(statistics_.get(), this->columns);
     const index ld = this->columns, j = cols.first, at = rows.first * ld + j;
     c.kernels->bn_apply(rows.size(), cols.size(), x_.get() + at, ld, s.m + j, s.a + j, s.c + j, relu_,
-                        nullptr, 0, y_.get() + at, ld);
+                        residual_ ? residual_.get() + at : nullptr, ld, y_.get() + at, ld);
   }
 
  private:
   const bool relu_;
-  Ref<T> x_, statistics_, y_;
+  Ref<T> x_, residual_, statistics_, y_;
 };
 
 // dx, dgamma, dbeta of batch norm (and the ReLU folded into it); `fixed` where the statistics were

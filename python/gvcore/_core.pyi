@@ -1,6 +1,6 @@
 """The compiled module: what the package calls. Not a public interface."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ class _Plan:
     def __init__(
         self,
         graph: Graph,
-        options: dict[str, bool],
+        options: Mapping[str, int],
         loss: dict[str, Any] | None,
         optimizer: dict[str, Any] | None,
     ) -> None: ...

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class Plan:
     def __init__(
         self,
         recorded: Recorded,
-        options: dict[str, bool],
+        options: Mapping[str, int],
         loss: dict[str, Any] | None = None,
         optimizer: dict[str, Any] | None = None,
     ) -> None:

@@ -15,18 +15,22 @@ from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
 from gvcore.seeding import as_seed
 from gvcore.train.batch import as_batch, check_loss
-from gvcore.train.plans import Plans, check_net, python_loss
+from gvcore.train.plans import Plans, check_every, check_net, python_loss
 
 __all__ = ["value_and_grad"]
 
 
-def value_and_grad(net: Module, loss: Any) -> Callable[..., tuple[float, dict[str, NDArray[Any]]]]:
+def value_and_grad(
+    net: Module, loss: Any, *, checkpoint_every: int | None = None
+) -> Callable[..., tuple[float, dict[str, NDArray[Any]]]]:
     """Make a function that computes the loss of a batch and its gradients, and updates nothing.
 
     Parameters
     ----------
     net : Module
     loss : a loss of `gvcore.nn`, or a callable ``(prediction, target) -> (loss, dprediction)``
+    checkpoint_every : int, optional
+        Compute activations again in backward instead of keeping them, see `TrainStep`.
 
     Returns
     -------
@@ -48,6 +52,7 @@ def value_and_grad(net: Module, loss: Any) -> Callable[..., tuple[float, dict[st
     """
     check_net("value_and_grad", net)
     check_loss("value_and_grad", loss)
+    every = check_every("value_and_grad", checkpoint_every)
     plans = Plans(net, loss, None)
     lock = threading.Lock()
 
@@ -58,7 +63,7 @@ def value_and_grad(net: Module, loss: Any) -> Callable[..., tuple[float, dict[st
             if not plans.look():
                 plans.forget()
             batch = as_batch("value_and_grad", x, y, plans.dtype, loss)
-            plan = plans.get(batch, training=bool(training), stored=True)
+            plan = plans.get(batch, training=bool(training), stored=True, every=every)
             plans.check("value_and_grad", batch, plan)
             core = plan.bind()
             request = _core.StepRequest()

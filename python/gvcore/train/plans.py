@@ -5,6 +5,8 @@ Also the first checks that all of training shares, of the net and of what a loss
 
 from __future__ import annotations
 
+import numbers
+import sys
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,25 @@ from gvcore.nn.parameter import structure_epoch
 from gvcore.optim import Optimizer
 from gvcore.train.batch import Batch, fit_target, loss_settings
 
-__all__ = ["Plans", "check_net", "python_loss"]
+__all__ = ["Plans", "check_every", "check_net", "python_loss"]
 
 
 def check_net(op: str, net: Any) -> None:
     """Raise a TypeError unless `net` is a module."""
     if not isinstance(net, Module):
         raise TypeError(f"[{op}] expected net to be a gvcore.nn.Module, got {type(net).__name__}")
+
+
+def check_every(op: str, value: Any) -> int | None:
+    """Return `value` if it is None or an integer >= 1."""
+    expected = f"[{op}] expected checkpoint_every to be a positive integer or None, got {value!r}"
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(expected)
+    if value < 1:
+        raise ValueError(expected)
+    return int(value)
 
 
 def python_loss(loss: Any, prediction: NDArray[Any], target: Any) -> tuple[float, NDArray[Any]]:
@@ -72,18 +86,18 @@ class Plans:
         self._epoch = structure_epoch()
         self._keep(self.net.inventory())
 
-    def get(self, batch: Batch, *, training: bool, stored: bool) -> Plan:
-        """Return the plan for a batch of these shapes."""
-        key = (batch.shapes, batch.labels, training, stored, self.trained, self.fused)
+    def get(self, batch: Batch, *, training: bool, stored: bool, every: int | None = None) -> Plan:
+        """Return the plan for a batch of these shapes; `every` is `checkpoint_every`."""
+        key = (batch.shapes, batch.labels, training, stored, every, self.trained, self.fused)
         plan = self._plans.get(key)
         if plan is None:
-            plan = self._plans[key] = self._make(batch, training, stored)
+            plan = self._plans[key] = self._make(batch, training, stored, every)
             if self._epoch != structure_epoch():  # forward ran, and has set attributes
                 self._epoch = structure_epoch()
                 self._keep(self.net.inventory())
         return plan
 
-    def _make(self, batch: Batch, training: bool, stored: bool) -> Plan:
+    def _make(self, batch: Batch, training: bool, stored: bool, every: int | None) -> Plan:
         recorded = Recorded(self.net, batch.shapes, parts=self.parts)
         if recorded.outputs > 1:
             raise ValueError(f"[TrainStep] expected forward to return one value, got {recorded.outputs}")
@@ -97,6 +111,7 @@ class Plans:
             "gradients": True,
             "update_inside": not stored and self.fused,
             "fuse": self.fused,
+            "checkpoint_every": min(every or 0, sys.maxsize),
         }
         optimizer = None
         if self.optimizer is not None:

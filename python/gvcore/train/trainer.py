@@ -73,6 +73,9 @@ class Trainer:
         Of the shuffling, the validation split and dropout.
     telemetry : bool, default True
         Whether the history keeps a record per step.
+    checkpoint_every : int, optional
+        Compute activations again in backward instead of keeping them: less memory for the same bits, see
+        `TrainStep`.
 
     Attributes
     ----------
@@ -113,10 +116,13 @@ class Trainer:
         clip_norm: float | None = None,
         seed: int | np.random.SeedSequence | None = None,
         telemetry: bool = True,
+        checkpoint_every: int | None = None,
     ) -> None:
         self.seed = as_seed(seed)
         self.telemetry = boolean("Trainer", "telemetry", telemetry)
-        self.step = TrainStep(net, loss, optimizer, clip_norm=clip_norm, seed=self.seed)
+        self.step = TrainStep(
+            net, loss, optimizer, clip_norm=clip_norm, seed=self.seed, checkpoint_every=checkpoint_every
+        )
         self.net, self.loss = net, loss
         self.history = History()
         self.last_step: dict[str, Any] = {}
