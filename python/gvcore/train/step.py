@@ -132,7 +132,7 @@ class TrainStep:
         Parameters
         ----------
         x : array_like of shape (batch, ...), or a tuple of them
-            Converted to the dtype of the net.
+            float16/32/64, integer or bool, `scaled` or not; converted to the dtype of the net row by row.
         y : array_like
             What the loss wants: labels of any integer dtype, or an array of the prediction's shape.
         lr : float, optional
