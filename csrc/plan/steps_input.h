@@ -2,6 +2,8 @@
 // gathered by an index, and converted to the plan's numbers on the way. A row is read where it lies; no
 // array is copied as a whole. Not here: whether an array lies in rows (bind/inputs.h).
 #pragma once
+#include <algorithm>
+
 #include "step.h"
 
 namespace gv::plan {
@@ -37,14 +39,27 @@ template <class T> class LoadInput final : public Instruction<T> {
     const Range rows = share(c.batch, 8, w.id, w.team);
     const BatchSource<T>& source = *c.source;
     const InputRows<T>& x = source.inputs[input_];
-    for (index r = rows.first; r < rows.last; ++r)
+    const index bytes = elements_ * x.item_bytes;
+    // The processor cannot guess where the next row of a shuffled order lies. Its first lines are fetched
+    // here a few rows ahead; the rest of it is a stream that the processor follows by itself.
+    const index ahead = source.order ? std::clamp<index>(kAheadBytes / std::max<index>(bytes, 1), 3, 16) : 0;
+    for (index r = rows.first - ahead; r < rows.last; ++r) {
+      if (ahead > 0 && r + ahead < rows.last) fetch(x.row(source.sample(r + ahead)), bytes);
+      if (r < rows.first) continue;
       c.kernels->convert(x.stored, elements_, x.row(source.sample(r)), x.scale, x.shift,
                          y_.get() + r * elements_);
+    }
   }
   index scratch_bytes(index) const override { return 0; }
   double nanoseconds(index batch) const override { return double(batch) * double(elements_) * 0.2; }
 
  private:
+  static constexpr index kAheadBytes = 2048, kFetchBytes = 512, kLine = 64;
+
+  static void fetch(const char* row, index bytes) {
+    for (index at = 0; at < std::min(bytes, kFetchBytes); at += kLine) __builtin_prefetch(row + at);
+  }
+
   const std::size_t input_;
   const index elements_;
   Ref<T> y_;
