@@ -163,7 +163,7 @@ class TrainStep:
             return self.run(batch, lr=lr, accumulate=bool(accumulate))
 
     def run(self, batch: Batch, *, lr: float | None = None, accumulate: bool = False) -> float:
-        """Train on a batch that has been converted already."""
+        """Train on a batch that has been checked already."""
         stored = self.clip_norm is not None or accumulate or self._accumulating is not None
         plan = self._ready(batch, stored=stored)
         core = self._bound(plan)
