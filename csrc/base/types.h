@@ -11,6 +11,9 @@ using index = std::ptrdiff_t;  // sizes, strides and offsets, counted in element
 
 enum class DType : std::uint8_t { f32, f64 };
 
+// How numbers are stored in an array that a batch is taken from; b8 is a bool: 0, or anything else for 1.
+enum class Stored : std::uint8_t { b8, i8, u8, i16, u16, i32, u32, i64, u64, f16, f32, f64 };
+
 // The order is the order of gv::kActivationNames in ops/activation.cpp.
 enum class Activation : std::uint8_t {
   identity,

@@ -1,6 +1,7 @@
 // plan.cpp — plans for Python: inference, a training step in one call (or two around a loss written
-// in Python), and the gradients. The Python side converts dtypes and keeps shapes; here memory is
-// checked, labels are checked against the classes, and the interpreter's lock is released.
+// in Python), and the gradients. The Python side keeps shapes; inputs are converted row by row as they
+// are gathered. Here memory is checked, labels are checked against the classes, and the interpreter's
+// lock is released.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -10,6 +11,7 @@
 #include <cmath>
 
 #include "../plan/executor.h"
+#include "inputs.h"
 
 namespace py = pybind11;
 
@@ -272,9 +274,8 @@ template <class T> class Plan {
     source.target = nullptr;
     source.sample_weight = nullptr;
     for (std::size_t i = 0; i < g.inputs().size(); ++i) {
-      const auto a = py::reinterpret_borrow<py::array>(inputs[i]);
-      const index n = a.shape(0);
-      source.inputs.push_back(memory<T>(a, "x", false, n * g.node(g.inputs()[i]).shape.elements()));
+      index n = 0;
+      source.inputs.push_back(bind::stored_rows<T>(inputs[i], g.node(g.inputs()[i]).shape.elements(), n));
       if (samples >= 0 && n != samples) throw py::value_error("[plan] expected inputs of one length");
       samples = n;
     }

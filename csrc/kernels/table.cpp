@@ -3,6 +3,7 @@
 #include "table.h"
 
 #include "batchnorm.h"
+#include "convert.h"
 #include "elementwise.h"
 #include "gemm.h"
 #include "layernorm.h"
@@ -21,6 +22,7 @@ template <class T> constexpr Kernels<T> all() {
   add_batchnorm(k);
   add_layernorm(k);
   add_elementwise(k);
+  add_convert(k);
   add_softmax(k);
   add_loss(k);
   add_optim(k);

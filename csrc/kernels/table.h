@@ -119,6 +119,12 @@ template <class T> struct Kernels {
   void (*column_sums)(index rows, index cols, const T* x, index ldx, double* sum);
   void (*column_dots)(index rows, index cols, const T* x, index ldx, const T* z, index ldz, double* sum);
 
+  // ---- convert.h ----------------------------------------------------------------------------
+  // y = T(x)*scale + shift for n numbers stored as `from`, at any address; T(x) is rounded once, as a C
+  // cast does, the product and the sum are rounded each. A shift of 0, of either sign, adds nothing.
+  // Numbers of type T with scale 1 and shift 0 are copied.
+  void (*convert)(Stored from, index n, const void* x, T scale, T shift, T* y);
+
   // ---- softmax.h: over each row. y may be x; dx may be dy -----------------------------------
   void (*softmax)(index rows, index cols, const T* x, index ldx, T* y, index ldy);
   void (*log_softmax)(index rows, index cols, const T* x, index ldx, T* y, index ldy);

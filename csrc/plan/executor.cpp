@@ -319,8 +319,7 @@ template <class T> void Executor<T>::infer(const BatchSource<T>& source, const s
   BatchSource<T> part = source;
   for (index first = 0; first < source.rows; first += chunk) {
     part.rows = std::min(chunk, source.rows - first);
-    for (std::size_t i = 0; i < part.inputs.size(); ++i)
-      part.inputs[i] = source.inputs[i] + first * graph_.node(graph_.inputs()[i]).shape.elements();
+    for (std::size_t i = 0; i < part.inputs.size(); ++i) part.inputs[i].first = source.inputs[i].row(first);
     const Context<T> context{&ops::active_table().of<T>(), part.rows, 0, 0, nullptr, &part};
     parallel(team_, [&](int worker, int team) {
       run_phases(context, 0, program_.instructions.size(), worker, team);

@@ -14,7 +14,7 @@ from gvcore.config import (
     show_config,
     threads,
 )
-from gvcore.data import train_test_split
+from gvcore.data import scaled, train_test_split
 from gvcore.diagnostics import Report
 from gvcore.inspection import diagnose
 from gvcore.rangetest import RangeTest, find_lr
@@ -39,6 +39,7 @@ __all__ = [
     "models",
     "nn",
     "optim",
+    "scaled",
     "schedules",
     "set_num_threads",
     "show_config",

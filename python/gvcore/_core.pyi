@@ -88,10 +88,10 @@ class _Plan:
         state: list[NDArray[Any]],
         updates: NDArray[np.int64] | None,
     ) -> None: ...
-    def infer(self, inputs: list[NDArray[Any]]) -> list[NDArray[Any]]: ...
+    def infer(self, inputs: list[Any]) -> list[NDArray[Any]]: ...
     def step(
         self,
-        inputs: list[NDArray[Any]],
+        inputs: list[Any],
         target: NDArray[Any],
         sample_weight: NDArray[np.float64] | None,
         order: NDArray[np.int64] | None,
@@ -99,7 +99,7 @@ class _Plan:
     ) -> tuple[float, float, int]: ...
     def steps(
         self,
-        inputs: list[NDArray[Any]],
+        inputs: list[Any],
         target: NDArray[Any],
         sample_weight: NDArray[np.float64] | None,
         order: NDArray[np.int64],
@@ -110,7 +110,7 @@ class _Plan:
         seconds: float,
     ) -> int: ...
     def forward(
-        self, inputs: list[NDArray[Any]], order: NDArray[np.int64] | None, request: StepRequest
+        self, inputs: list[Any], order: NDArray[np.int64] | None, request: StepRequest
     ) -> NDArray[Any]: ...
     def backward(self, gradient: NDArray[Any], request: StepRequest) -> tuple[float, float, int]: ...
     def gradients(self) -> list[NDArray[Any] | None]: ...

@@ -1,4 +1,7 @@
-"""Split arrays into a part to train on and a part to test on. Not a loader: batches are gathered in C++."""
+"""What a net trains on: arrays to be scaled on the way, and a part of the rows set apart for testing.
+
+Not a loader: batches are gathered in C++, from the arrays as they lie.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,137 @@ from gvcore import _core
 from gvcore._settings import integer, real
 from gvcore.seeding import SPLIT_SITE, as_seed
 
-__all__ = ["train_test_split"]
+__all__ = ["Input", "Scaled", "as_rows", "is_number", "scaled", "train_test_split"]
+
+
+def is_number(dtype: np.dtype[Any]) -> bool:
+    """Return whether an input may be of this dtype: float16/32/64, integer or bool."""
+    return dtype.kind in "fiub" and dtype.itemsize <= 8
+
+
+class Scaled:
+    """An array that stands for ``array * scale + shift``; made by `scaled`, which see.
+
+    Attributes
+    ----------
+    array : ndarray
+        As given, not a copy.
+    scale, shift : float
+    """
+
+    __slots__ = ("array", "scale", "shift")
+
+    def __init__(self, array: NDArray[Any], scale: float, shift: float) -> None:
+        self.array, self.scale, self.shift = array, scale, shift
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array."""
+        return self.array.shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return self.array.ndim
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return self.array.size
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of what it stands for, as ``numpy.asarray`` computes it; `array` has one of its own."""
+        return np.result_type(self.array.dtype, np.float32)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, rows: Any) -> Scaled:
+        """Return the rows (any index of NumPy's), scaled in the same way."""
+        return Scaled(np.asarray(self.array[rows]), self.scale, self.shift)
+
+    def astype(self, dtype: Any, copy: bool = True) -> NDArray[Any]:
+        """Return what it stands for as an array, always a new one; a net of this dtype gets the same bits."""
+        kind = np.result_type(dtype, np.float32).type
+        scale, shift = kind(self.scale), kind(self.shift)
+        product = self.array.astype(kind) * scale
+        result: NDArray[Any] = np.asarray(product if shift == 0 else product + shift)
+        return result.astype(dtype, copy=False)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError(
+                "[scaled] expected copy to be None or True: there is no array of what it stands for"
+            )
+        return self.astype(self.dtype if dtype is None else dtype)
+
+    def __repr__(self) -> str:
+        return f"scaled({self.array.dtype} of shape {self.shape}, {self.scale!r}, {self.shift!r})"
+
+
+Input = NDArray[Any] | Scaled
+
+
+def scaled(x: ArrayLike, scale: float, shift: float = 0.0) -> Scaled:
+    """Say that an array stands for ``x * scale + shift``, without computing it.
+
+    Training and inference take the result wherever they take inputs. The rows of a batch are converted
+    when they are gathered, so an array of bytes stays one, and a memory map stays in its file.
+
+    Parameters
+    ----------
+    x : array_like of shape (rows, ...)
+        float16/32/64, integer or bool, a memory map too. It is kept, not copied.
+    scale : float
+    shift : float, default 0.0
+
+    Returns
+    -------
+    Scaled
+        With the ``shape``, ``ndim`` and ``len`` of x; indexing takes rows of it, also in
+        `train_test_split`, and ``numpy.asarray`` computes what it stands for.
+
+    Raises
+    ------
+    TypeError
+        If x holds anything but numbers or is scaled already, or scale or shift is not a number.
+    ValueError
+        If scale or shift is not finite.
+
+    Notes
+    -----
+    A net of dtype T gets ``x.astype(T) * T(scale) + T(shift)``, with each operation rounded to T: the bits of
+    training on that array. A shift of 0 adds nothing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import gvcore as gv
+    >>> pixels = np.array([[0, 51], [102, 255]], np.uint8)
+    >>> x = gv.scaled(pixels, 1 / 255)
+    >>> x.array.dtype, np.asarray(x).round(3)
+    (dtype('uint8'), array([[0. , 0.2],
+           [0.4, 1. ]], dtype=float32))
+    >>> net = gv.nn.Linear(2, 1, bias=False, init="ones")
+    >>> net(gv.scaled(pixels, 2 / 255, -1.0)).round(3)
+    array([[-1.6],
+           [ 0.8]], dtype=float32)
+    """
+    if isinstance(x, Scaled):
+        raise TypeError(f"[scaled] expected x to be an array, got one that is scaled already: {x!r}")
+    array = np.asarray(x)
+    if not is_number(array.dtype):
+        raise TypeError(
+            f"[scaled] expected x of dtype float16/32/64, integer or bool, got {array.dtype} "
+            f"of shape {array.shape}"
+        )
+    return Scaled(array, real("scaled", "scale", scale), real("scaled", "shift", shift))
+
+
+def as_rows(value: Any) -> Input:
+    """Return what indexing by rows works on: an array, or one that is scaled."""
+    return value if isinstance(value, Scaled) else np.asarray(value)
 
 
 def train_test_split(
@@ -21,13 +154,13 @@ def train_test_split(
     test_size: float | int = 0.2,
     seed: int | np.random.SeedSequence | None = None,
     stratify: ArrayLike | None = None,
-) -> list[NDArray[Any]]:
+) -> list[Any]:
     """Deal the rows of arrays at random into a training and a test part.
 
     Parameters
     ----------
     *arrays : array_like, each (rows, ...)
-        One or more arrays with the same number of rows. Rows of an index stay together.
+        One or more arrays with the same number of rows, `scaled` ones too. Rows of an index stay together.
     test_size : float or int, default 0.2
         A share between 0 and 1, both excluded, of which ``ceil(test_size * rows)`` rows are taken for
         testing; or the number of those rows.
@@ -40,7 +173,7 @@ def train_test_split(
     -------
     list of ndarray
         Two arrays for each one given, ``x_train, x_test, y_train, y_test, …``, all copies, with the
-        dtypes of the arrays given.
+        dtypes of the arrays given. Of a `scaled` array both parts are scaled.
 
     Raises
     ------
@@ -68,7 +201,7 @@ def train_test_split(
     op = "train_test_split"
     if not arrays:
         raise TypeError(f"[{op}] expected at least one array, got none")
-    checked = [np.asarray(array) for array in arrays]
+    checked = [as_rows(array) for array in arrays]
     for i, array in enumerate(checked):
         if array.ndim == 0:
             raise TypeError(f"[{op}] expected arrays with rows, got a scalar as argument {i}")

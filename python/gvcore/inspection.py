@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gvcore.data import Input
 from gvcore.diagnostics.probe import probe
 from gvcore.diagnostics.report import Report
 from gvcore.nn.inference import Recorded
@@ -19,6 +19,7 @@ from gvcore.nn.module import Module
 from gvcore.seeding import as_seed
 from gvcore.train.batch import as_batch, check_loss, fit_target, loss_settings
 from gvcore.train.plans import python_loss
+from gvcore.train.rows import first_bad
 
 __all__ = ["diagnose"]
 
@@ -100,9 +101,9 @@ def diagnose(
     key = as_seed(seed)
     batch = as_batch("diagnose", x, y, net.dtype, loss)
     for part in batch.inputs:
-        _require_finite("x", part)
-    if np.asarray(batch.target).dtype.kind == "f":
-        _require_finite("y", np.asarray(batch.target))
+        _require_finite("x", part, net.dtype)
+    if (target := np.asarray(batch.target)).dtype.kind == "f":
+        _require_finite("y", target, target.dtype)
 
     def settings(recorded: Recorded) -> dict[str, Any] | None:
         if isinstance(loss, Loss):
@@ -119,7 +120,6 @@ def diagnose(
     return probe(net, batch.shapes, len(batch.inputs[0]), settings, run, key)
 
 
-def _require_finite(name: str, array: NDArray[Any]) -> None:
-    if not np.isfinite(array).all():
-        at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ValueError(f"[diagnose] expected {name} to be finite, got {array[at]} at index {at}")
+def _require_finite(name: str, values: Input, dtype: np.dtype[Any]) -> None:
+    if (bad := first_bad(values, dtype)) is not None:
+        raise ValueError(f"[diagnose] expected {name} to be finite, got {bad[1]} at index {bad[0]}")

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from gvcore import _core
 from gvcore._settings import integer, real
+from gvcore.data import Input
 from gvcore.diagnostics.picture import Axes, draw_rates
 from gvcore.nn.module import Module
 from gvcore.optim import SGD, Optimizer
 from gvcore.schedules.exact import power
 from gvcore.seeding import as_seed
 from gvcore.train.batch import as_batch, check_loss
+from gvcore.train.rows import first_bad
 from gvcore.train.step import TrainStep
 
 __all__ = ["RangeTest", "find_lr"]
@@ -182,10 +184,12 @@ def find_lr(
     batch_size = integer(op, "batch_size", batch_size, at_least=1)
     key = as_seed(seed)
     data = as_batch(op, x, y, net.dtype, loss)
-    for name, array in (*(("x", part) for part in data.inputs), ("y", np.asarray(data.target))):
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            raise ValueError(f"[{op}] expected {name} to be finite, got {array[at]} at index {at}")
+    looked_at: list[tuple[str, Input, np.dtype[Any]]] = [("x", part, net.dtype) for part in data.inputs]
+    if (target := np.asarray(data.target)).dtype.kind == "f":
+        looked_at.append(("y", target, target.dtype))
+    for name, values, dtype in looked_at:
+        if (bad := first_bad(values, dtype)) is not None:
+            raise ValueError(f"[{op}] expected {name} to be finite, got {bad[1]} at index {bad[0]}")
 
     step = TrainStep(copy.deepcopy(net), loss, optimizer, seed=key)
     rows = len(data.inputs[0])

@@ -93,6 +93,9 @@ def main(folder: str) -> gv.History:
     )
     prediction: NDArray[np.float32] = trainer.predict(x)
     assert prediction.shape == y.shape
+    stored = gv.scaled((x * 100).astype(np.int16), 0.01)
+    assert trainer.predict(stored).shape == y.shape
+    trainer.fit(stored, y, epochs=0, batch_size=16, validation=(stored[:9], y[:9]))
     scores: dict[str, float] = trainer.evaluate(x, y, metrics=[gv.metrics.mae])
     assert scores["mae"] >= 0.0
     assert len(watch.losses) == len(history.step)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcore import _core
+from gvcore.data import Input, Scaled, as_rows, is_number
 from gvcore.nn.parameter import storage_epoch, structure_epoch
 from gvcore.nn.trace import Trace
 
@@ -24,10 +25,15 @@ def plan_class(dtype: np.dtype[Any]) -> Any:
     return _core.PlanFloat32 if dtype == np.float32 else _core.PlanFloat64
 
 
-def as_input(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return `value` as a contiguous array (batch, ...) of `dtype`, copied only if it must be."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiub" or array.dtype.itemsize > 8:
+def as_input(op: str, name: str, value: Any) -> Input:
+    """Return `value` as a plan gathers it: (batch, ...), the numbers of each sample one after the other.
+
+    The plan converts rows to its dtype when it gathers them, so an array is taken as it lies, unless the
+    numbers of a sample are not one after the other or are in another byte order: then it is copied.
+    """
+    rows = as_rows(value)
+    array = rows.array if isinstance(rows, Scaled) else rows
+    if not is_number(array.dtype):
         raise TypeError(
             f"[{op}] expected {name} of dtype float16/32/64, integer or bool, got {array.dtype} "
             f"of shape {array.shape}"
@@ -38,7 +44,19 @@ def as_input(op: str, name: str, value: Any, dtype: np.dtype[Any]) -> NDArray[An
         raise ValueError(
             f"[{op}] expected {name} with at most 3 axes behind the batch, got shape {array.shape}"
         )
-    return np.require(array, dtype, ["C", "A"])
+    if array.dtype.isnative and (array.flags.c_contiguous or _in_rows(array)):
+        return rows
+    copy = np.require(array, array.dtype.newbyteorder("="), "C")
+    return Scaled(copy, rows.scale, rows.shift) if isinstance(rows, Scaled) else copy
+
+
+def _in_rows(array: NDArray[Any]) -> bool:
+    step = array.itemsize
+    for size, stride in zip(array.shape[:0:-1], array.strides[:0:-1], strict=True):
+        if size != 1 and stride != step:
+            return False
+        step *= size
+    return True
 
 
 class Recorded:
@@ -101,7 +119,6 @@ class Inference:
         self._parts: Inventory | None = None
         self._epoch = -1
         self._lock = threading.Lock()
-        self._dtype = np.dtype(np.float32)
 
     def __call__(self, inputs: tuple[Any, ...]) -> Any:
         """Run the net on arrays."""
@@ -112,9 +129,8 @@ class Inference:
                 parts = self._net.inventory()
                 if self._parts is None or parts.structure != self._parts.structure:
                     self._plans.clear()
-                    self._dtype = parts.dtype()
                 self._parts, self._epoch = parts, structure_epoch()
-            arrays = [as_input("net", "x", x, self._dtype) for x in inputs]
+            arrays = [as_input("net", "x", x) for x in inputs]
             if any(len(a) != len(arrays[0]) for a in arrays):
                 raise ValueError(f"[net] expected inputs of one length, got {[a.shape for a in arrays]}")
             shapes = tuple(a.shape[1:] for a in arrays)

@@ -84,7 +84,8 @@ class Module:
         Parameters
         ----------
         *inputs : array_like of shape (batch, ...)
-            Converted to the dtype of the net; float16/32/64, integer or bool. Large batches run in chunks.
+            float16/32/64, integer or bool, or `gvcore.scaled`; converted to the dtype of the net row by row.
+            Large batches run in chunks.
 
         Returns
         -------

@@ -1,7 +1,7 @@
 """What a training step accepts, made into what the plan takes.
 
-Contiguous arrays of the net's dtype, labels as int64, one weight per sample. Everything is checked here or
-in the plan before anything is written.
+Inputs as they lie, a contiguous target of the net's dtype or labels as int64, one weight per sample.
+Everything is checked here or in the plan before anything is written.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gvcore.data import Input
 from gvcore.nn.inference import as_input
 from gvcore.nn.losses import Loss
 
@@ -25,7 +26,7 @@ UserLoss = Callable[[NDArray[Any], NDArray[Any]], tuple[float, NDArray[Any]]]
 class Batch:
     """Arrays ready for a plan; `order` picks rows of them."""
 
-    inputs: list[NDArray[Any]]
+    inputs: list[Input]
     target: Any
     labels: bool
     sample_weight: NDArray[np.float64] | None = None
@@ -63,7 +64,7 @@ def as_weights(op: str, value: Any, rows: int) -> NDArray[np.float64] | None:
 
 def as_batch(op: str, x: Any, y: Any, dtype: np.dtype[Any], loss: Any, sample_weight: Any = None) -> Batch:
     """Convert and check x, y and weights; shapes against the net are checked by `fit_target`."""
-    inputs = [as_input(op, "x", part, dtype) for part in (x if isinstance(x, tuple) else (x,))]
+    inputs = [as_input(op, "x", part) for part in (x if isinstance(x, tuple) else (x,))]
     if not inputs:
         raise ValueError(f"[{op}] expected at least one input, got an empty tuple")
     rows = len(inputs[0])

@@ -150,7 +150,7 @@ def _why(
     weight = (
         f"the largest weight is {sizes[heaviest]:.3g} (in {heaviest})" if heaviest else "there are no weights"
     )
-    inputs = max(_largest(part[batch.order]) for part in batch.inputs)
+    inputs = max(_largest(part[batch.order].astype(step.net.dtype)) for part in batch.inputs)
     if facts.bad_layer is None and facts.prediction is not None and not math.isfinite(facts.loss):
         return "Likely cause: the loss function itself; check its logarithms, divisions and roots."
     if inputs > _LARGE_INPUT:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gvcore.data import Input
 from gvcore.metrics import Running, Whole
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
@@ -26,7 +27,7 @@ Measure = Callable[[], Running] | Whole
 class Held:
     """What to validate on: arrays, or some rows of them."""
 
-    parts: tuple[NDArray[Any], ...]
+    parts: tuple[Input, ...]
     target: NDArray[Any]
     rows: NDArray[np.int64] | None = None
 
@@ -37,7 +38,7 @@ _CHUNK = 1 << 20  # elements of the input that are run together
 _FEWEST, _MOST = 256, 8192  # rows
 
 
-def _chunk(parts: Sequence[NDArray[Any]]) -> int:
+def _chunk(parts: Sequence[Input]) -> int:
     each = max(1, sum(part.size // max(len(part), 1) for part in parts))
     return min(max(_CHUNK // each, _FEWEST), _MOST)
 
@@ -66,8 +67,8 @@ def normaliser(
     return float(np.sum(each if weights is None else each * weights))
 
 
-def predict(net: Module, parts: Sequence[NDArray[Any]], rows: int) -> NDArray[Any]:
-    """Return the net's output for all rows, converting one chunk of the input at a time."""
+def predict(net: Module, parts: Sequence[Input], rows: int) -> NDArray[Any]:
+    """Return the net's output for all rows, a chunk at a time."""
     chunk = _chunk(parts)
     if rows <= chunk:
         whole: NDArray[Any] = net(*parts)
@@ -86,7 +87,7 @@ def evaluate(
     op: str,
     net: Module,
     loss: Any,
-    parts: Sequence[NDArray[Any]],
+    parts: Sequence[Input],
     target: NDArray[Any],
     measures: Sequence[Measure],
     *,

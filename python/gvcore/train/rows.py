@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcore._settings import real
-from gvcore.data import train_test_split
+from gvcore.data import Input, Scaled, train_test_split
 from gvcore.nn.losses import Loss
 from gvcore.train.batch import Batch, as_batch
 
-__all__ = ["Unread", "check_finite", "cut", "prepare", "split"]
+__all__ = ["Unread", "check_finite", "cut", "first_bad", "prepare", "split"]
 
 _VALIDATION_SITE = 0x56414C49
 _LOOK = 1 << 18  # elements looked at together: what stays in the cache
@@ -39,7 +39,7 @@ def prepare(
             f"[{op}] expected y to be numbers, got dtype {np.asarray(y).dtype}; number the classes first: "
             "classes, y = numpy.unique(y, return_inverse=True)"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is named then
+    with np.errstate(over="ignore"):  # a target that float32 cannot hold becomes infinite, and is named then
         data = as_batch(op, x, y, dtype, loss, sample_weight)
     rows = len(data.inputs[0])
     if not isinstance(loss, Loss):
@@ -87,8 +87,8 @@ def _class_weights(op: str, given: Any, y: NDArray[Any]) -> NDArray[np.float64]:
     return result
 
 
-def _mapped(array: NDArray[Any]) -> bool:
-    base: Any = array
+def _mapped(values: Input) -> bool:
+    base: Any = values.array if isinstance(values, Scaled) else values
     while base is not None:
         if isinstance(base, (np.memmap, mmap.mmap)):
             return True
@@ -96,35 +96,63 @@ def _mapped(array: NDArray[Any]) -> bool:
     return False
 
 
-def check_finite(op: str, name: str, array: NDArray[Any], rows: NDArray[np.int64] | None = None) -> None:
-    """Raise a ValueError that names the first bad element of an array, or of some of its rows."""
-    count = len(array) if rows is None else len(rows)
-    if array.dtype.kind != "f" or not array.size or not count:
-        return
-    each = max(1, _LOOK * len(array) // array.size)
-    for first in range(0, count, each):
-        part = array[first : first + each] if rows is None else array[rows[first : first + each]]
-        if not np.isfinite(part).all():
-            at = tuple(int(i) for i in np.argwhere(~np.isfinite(part))[0])
-            row = first + at[0] if rows is None else int(rows[first + at[0]])
-            index = (row, *at[1:])
-            raise ValueError(
-                f"[{op}] expected {name} to be finite in {array.dtype}, got {part[at]} at index {index}; "
-                "replace such values or leave out their rows"
-            )
+def _always_finite(values: Input, dtype: np.dtype[Any]) -> bool:
+    """Return whether values need no look: integers, unless a scale could take them out of range."""
+    array = values.array if isinstance(values, Scaled) else values
+    if array.dtype.kind == "f":
+        return False
+    largest = 2.0 ** (8 * array.dtype.itemsize)
+    if isinstance(values, Scaled):
+        largest = largest * abs(values.scale) + abs(values.shift)
+    return largest < float(np.finfo(dtype).max)
+
+
+def first_bad(
+    values: Input, dtype: np.dtype[Any], rows: NDArray[np.int64] | None = None
+) -> tuple[tuple[int, ...], Any] | None:
+    """Return the first element that is not finite as `dtype`, (index, value), of all rows or of some."""
+    count = len(values) if rows is None else len(rows)
+    if not values.size or not count or _always_finite(values, dtype):
+        return None
+    each = max(1, _LOOK * len(values) // values.size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for first in range(0, count, each):
+            which: Any = slice(first, first + each) if rows is None else rows[first : first + each]
+            part = values[which].astype(dtype, copy=False)
+            if not np.isfinite(part).all():
+                at = tuple(int(i) for i in np.argwhere(~np.isfinite(part))[0])
+                row = first + at[0] if rows is None else int(rows[first + at[0]])
+                return (row, *at[1:]), part[at]
+    return None
+
+
+def check_finite(
+    op: str, name: str, values: Input, dtype: np.dtype[Any], rows: NDArray[np.int64] | None = None
+) -> None:
+    """Raise a ValueError that names the first element, of all rows or of some, that is bad as `dtype`."""
+    if (bad := first_bad(values, dtype, rows)) is not None:
+        raise ValueError(
+            f"[{op}] expected {name} to be finite in {dtype}, got {bad[1]} at index {bad[0]}; "
+            "replace such values or leave out their rows"
+        )
 
 
 class Unread:
     """Rows of memory maps that have not been looked at: they are when they are about to be used."""
 
-    def __init__(self, op: str, data: Batch) -> None:
+    def __init__(self, op: str, data: Batch, dtype: np.dtype[Any]) -> None:
         self._op = op
-        parts = [("x" if len(data.inputs) == 1 else f"x[{i}]", a) for i, a in enumerate(data.inputs)]
-        parts.append(("y", data.target))
-        self._later = [part for part in parts if _mapped(part[1]) and part[1].dtype.kind == "f"]
-        for name, array in parts:
-            if not any(array is later for _, later in self._later):
-                check_finite(op, name, array)
+        parts: list[tuple[str, Input, np.dtype[Any]]] = [
+            ("x" if len(data.inputs) == 1 else f"x[{i}]", part, dtype) for i, part in enumerate(data.inputs)
+        ]
+        if data.target.dtype.kind == "f":
+            parts.append(("y", data.target, data.target.dtype))
+        self._later = []
+        for part in parts:
+            if not _mapped(part[1]):
+                check_finite(op, *part)
+            elif not _always_finite(*part[1:]):
+                self._later.append(part)
         self._mask = np.ones(len(data.inputs[0]) if self._later else 0, np.bool_)
 
     def __bool__(self) -> bool:
@@ -134,8 +162,8 @@ class Unread:
         """Check those of the rows that are new."""
         new = rows[self._mask[rows]]
         if len(new):
-            for name, array in self._later:
-                check_finite(self._op, name, array, new)
+            for part in self._later:
+                check_finite(self._op, *part, new)
             self._mask[new] = False
 
 

@@ -159,7 +159,7 @@ class TrainStep:
         Parameters
         ----------
         x : array_like of shape (batch, ...), or a tuple of them
-            Converted to the dtype of the net.
+            float16/32/64, integer or bool, `scaled` or not; converted to the dtype of the net row by row.
         y : array_like
             What the loss wants: labels of any integer dtype, or an array of the prediction's shape.
         lr : float, optional
@@ -190,7 +190,7 @@ class TrainStep:
             return self.run(batch, lr=lr, accumulate=bool(accumulate))
 
     def run(self, batch: Batch, *, lr: float | None = None, accumulate: bool = False) -> float:
-        """Train on a batch that has been converted already."""
+        """Train on a batch that has been checked already."""
         stored = self.clip_norm is not None or accumulate or self._accumulating is not None
         plan = self._ready(batch, stored=stored)
         core = self._bound(plan)

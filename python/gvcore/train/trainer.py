@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from gvcore import _core
 from gvcore._settings import boolean, integer
 from gvcore.callbacks import Callback
+from gvcore.data import Input, as_rows
 from gvcore.metrics import MetricLike, Whole, resolve
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
@@ -159,8 +160,9 @@ class Trainer:
         Parameters
         ----------
         x : array_like of shape (rows, ...), or a tuple of them for a net with several inputs
-            Used as it lies, without a copy, if it is contiguous and of the dtype of the net, a memory map
-            too; otherwise converted at the start, which takes memory for the whole of it.
+            float16/32/64, integer or bool, `scaled` or not. Used as it lies, a memory map too: the rows of a
+            batch are converted to the dtype of the net when they are gathered. Only an array whose
+            trailing axes are not contiguous or in another byte order is copied at the start.
         y : array_like
             What the loss wants, one entry per row. Labels for `nn.CrossEntropyLoss` are 0, 1, … below the
             number of the net's outputs; a class without rows, or all rows of one class, are no error.
@@ -222,7 +224,7 @@ class Trainer:
         if self._fitting:
             raise RuntimeError("[fit] expected no fit of this trainer to be running already")
         data = prepare(op, x, y, self.net.dtype, self.loss, sample_weight, class_weight)
-        unread = Unread(op, data)
+        unread = Unread(op, data, self.net.dtype)
         rows, held = self._parts(data, validation)
         self._check(data, held, measures, stored=accumulate > 1)
         cuts = cut(len(rows), batch_size, drop_last)
@@ -266,8 +268,10 @@ class Trainer:
                     f"[fit] expected validation to be a share or a pair (x, y), got {len(validation)} values"
                 )
             other = prepare("fit", validation[0], validation[1], self.net.dtype, self.loss)
-            for part in (*other.inputs, other.target):
-                check_finite("fit", "validation", part)
+            for part in other.inputs:
+                check_finite("fit", "validation", part, self.net.dtype)
+            if other.target.dtype.kind == "f":
+                check_finite("fit", "validation", other.target, other.target.dtype)
             held = Held(tuple(other.inputs), other.target)
         elif validation is not None:
             rows, apart = split("fit", data, validation, self.seed)
@@ -314,8 +318,7 @@ class Trainer:
         Parameters
         ----------
         x : array_like of shape (rows, ...), or a tuple of them
-            Any number of rows; an array of another dtype, a memory map for example, is converted some rows at
-            a time.
+            As in `fit`; any number of rows.
 
         Returns
         -------
@@ -370,8 +373,8 @@ class Trainer:
         return evaluate(op, self.net, self.loss, parts, target, measures)
 
 
-def _inputs(op: str, x: Any) -> tuple[tuple[NDArray[Any], ...], int]:
-    parts = tuple(np.asarray(part) for part in (x if isinstance(x, tuple) else (x,)))
+def _inputs(op: str, x: Any) -> tuple[tuple[Input, ...], int]:
+    parts = tuple(as_rows(part) for part in (x if isinstance(x, tuple) else (x,)))
     if not parts or any(part.ndim == 0 for part in parts):
         raise ValueError(f"[{op}] expected x of shape (rows, …), got {[part.shape for part in parts]}")
     if any(len(part) != len(parts[0]) for part in parts):
