@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "../ops/isa.h"
 
@@ -161,6 +162,21 @@ template <class T> void Executor<T>::plan_prefetches() {
 
 template <class T> int Executor<T>::barriers() const {
   return int(std::count(barrier_before_.begin(), barrier_before_.end(), 1)) + 2;
+}
+
+template <class T> std::vector<Traffic> Executor<T>::traffic() const {
+  if (capacity_ < 0) throw std::logic_error("[plan] expected a step before its traffic is asked for");
+  std::vector<Traffic> result = plan::traffic(program_, capacity_, update_.settings.states());
+  Traffic rest{{"Update"}, {}, {}, {}};
+  for (std::size_t i = 0; i < graph_.parameters().size(); ++i) {
+    if (!updates_ || program_.gradients[i] < 0) continue;
+    const index bytes = graph_.parameters()[i].size * index(sizeof(T));
+    const Moved update = update_traffic(bytes, update_.settings.states());
+    rest.parameters.read += bytes + update.read;
+    rest.parameters.written += update.written;
+  }
+  if (rest.parameters.read > 0) result.push_back(rest);
+  return result;
 }
 
 template <class T> const T* Executor<T>::gradient(int parameter) const {
