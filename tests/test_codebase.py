@@ -7,7 +7,6 @@ import ast
 import doctest
 import importlib
 import inspect
-import os
 import pkgutil
 import platform
 import re
@@ -121,26 +120,15 @@ def test_kernels_include_no_library() -> None:
     assert not wrong
 
 
-def kernel_objects() -> dict[str, Path]:
-    folder = os.environ.get("GVCORE_BUILD_DIR")
-    if folder is None:
-        if os.environ.get("CI"):
-            pytest.fail("GVCORE_BUILD_DIR is unset: run the tests with `make test`")
-        pytest.skip("GVCORE_BUILD_DIR is unset: `make test` sets it to the folder of the objects")
-    found = (ROOT / folder).glob("CMakeFiles/gv_kernels_*.dir/**/*.o")
-    return {re.findall(r"gv_kernels_(\w+)\.dir", str(path))[0]: path for path in found}
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="reads ELF objects")
-def test_a_kernel_object_defines_one_symbol_and_nothing_weak() -> None:
-    objects = kernel_objects()
+def test_a_kernel_object_defines_one_symbol_and_nothing_weak(kernel_objects: dict[str, Path]) -> None:
     expected = {"scalar"}
     if platform.machine() in {"x86_64", "AMD64"}:
         expected |= {"avx2", "avx512"}
-    assert set(objects) == expected
+    assert set(kernel_objects) == expected
     nm = shutil.which("nm")
     assert nm is not None, "nm (binutils) is needed to look into the objects"
-    for isa, path in objects.items():
+    for isa, path in kernel_objects.items():
         listing = subprocess.run([nm, "-P", str(path)], capture_output=True, text=True, check=True).stdout
         symbols = [line.split()[:2] for line in listing.splitlines()]
         # Upper case: visible to the linker; U is only a use. Weak, unique and common ones count as well.

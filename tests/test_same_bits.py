@@ -23,7 +23,7 @@ from functional_cases import ISAS
 from gvcore import _core, nn
 from gvcore.train.plans import Plans
 
-THREADS = [1, 2, 3, 7]
+THREADS = [1, 2, 3, 4, 5, 7, 8, 11, 16]
 Record = dict[str, bytes]
 
 
@@ -94,6 +94,18 @@ def axes() -> nn.Module:
     return nn.Sequential(
         nn.Linear(7, 33), nn.BatchNorm(33), nn.ReLU(), nn.Dropout(0.1), nn.Flatten(), nn.Linear(165, 3)
     )
+
+
+def projections() -> nn.Module:
+    """Blocks that change the width: the sum's other side is a product and a batch norm of its own."""
+
+    def block(inputs: int, outputs: int) -> nn.Module:
+        shortcut = nn.Sequential(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm(outputs))
+        layers = [nn.Linear(inputs, outputs, bias=False), nn.BatchNorm(outputs), nn.ReLU(), nn.Dropout(0.1)]
+        last = [nn.Linear(outputs, outputs, bias=False), nn.BatchNorm(outputs)]
+        return nn.Residual(*layers, *last, shortcut=shortcut, activation=nn.ReLU())
+
+    return nn.Sequential(block(17, 33), block(33, 45), nn.LayerNorm(45), block(45, 17), nn.Linear(17, 3))
 
 
 def frozen() -> nn.Module:
@@ -200,6 +212,10 @@ CASES = {
     "two leading axes": Case(
         axes, (5, 7), 3, values, nn.L1Loss(), SGD(lr=0.1, momentum=0.9), rows=70, batch=33
     ),
+    "projection shortcuts, clipped": Case(
+        projections, (17,), 3, labels, ce(), SGD(lr=0.1, momentum=0.9, nesterov=True), clip_norm=0.5
+    ),
+    "projection shortcuts, AdamW": Case(projections, (17,), 3, labels, ce(), AdamW(lr=0.01)),
     "frozen parts": Case(frozen, (17,), 3, labels, ce(), SGD(lr=0.1, momentum=0.9)),
     "several blocks": Case(
         lambda: gv.models.mlp(17, 3, [33, 17], batch_norm=True, dropout=0.2),
@@ -244,6 +260,31 @@ CASES = {
         batch=131,
         clip_norm=0.5,
         steps=4,
+    ),
+    "float64, projection shortcuts, Adam": Case(
+        projections, (17,), 3, shares, ce(), Adam(lr=0.01), dtype=np.float64, rows=150, batch=131, steps=4
+    ),
+    "float64, residual layers, Nesterov": Case(
+        lambda: gv.models.mlp(17, 3, [33] * 4, batch_norm=True, residual=True, dropout=0.1),
+        (17,),
+        3,
+        labels,
+        ce(),
+        SGD(lr=0.1, momentum=0.9, nesterov=True),
+        dtype=np.float64,
+    ),
+    # Parameters for many partial sums of the norm, which are added in double.
+    "float64, wide, clipped": Case(
+        lambda: gv.models.mlp(64, 10, [129] * 3, batch_norm=True),
+        (64,),
+        10,
+        labels,
+        ce(),
+        Adam(lr=0.01),
+        dtype=np.float64,
+        batch=33,
+        steps=4,
+        clip_norm=0.5,
     ),
     "accumulated, clipped": Case(
         lambda: gv.models.mlp(17, 3, [33, 45], batch_norm=True),
@@ -370,17 +411,17 @@ def test_thread_counts(name: str, threads: int, reference: Callable[[str], Recor
 
 @names
 @pytest.mark.parametrize("isa", ISAS[1:])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", THREADS)
 def test_instruction_sets(name: str, isa: str, threads: int, reference: Callable[[str], Record]) -> None:
     with gv.isa(isa), gv.threads(threads):
-        assert _core.active_isa() == isa
+        assert _core.active_isa() == isa and _core.team_size(threads) == threads
         record, step = train(CASES[name])
         assert step.workers == threads
     assert_same(record, reference(name), f"{isa}, {threads} threads")
 
 
 @names
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [1, 3, 16])
 def test_fusing_changes_no_bit(
     name: str, threads: int, reference: Callable[[str], Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -392,7 +433,7 @@ def test_fusing_changes_no_bit(
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.clip_norm is None])
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("threads", [1, 3, 16])
 def test_stored_gradients_update_as_fused_ones(
     name: str, threads: int, reference: Callable[[str], Record]
 ) -> None:

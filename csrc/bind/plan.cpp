@@ -263,6 +263,22 @@ template <class T> class Plan {
     return result;
   }
 
+  // Of each instruction: its steps, and (read, written) in bytes by kind.
+  py::list traffic() const {
+    const Busy busy(executor_->busy());
+    const auto pair = [](const Moved& m) { return py::make_tuple(m.read, m.written); };
+    py::list result;
+    for (const Traffic& t : executor_->traffic()) {
+      py::dict entry;
+      entry["steps"] = t.steps;
+      entry["activations"] = pair(t.activations);
+      entry["parameters"] = pair(t.parameters);
+      entry["rest"] = pair(t.rest);
+      result.append(std::move(entry));
+    }
+    return result;
+  }
+
   Executor<T>& executor() { return *executor_; }
 
  private:
@@ -362,6 +378,7 @@ template <class T> void register_plan_of(py::module_& m, const char* name) {
       .def("backward", &P::backward)
       .def("gradients", &P::gradients)
       .def("taps", &P::taps)
+      .def("traffic", &P::traffic)
       .def("forget_accumulated", [](P& p) { p.executor().forget_accumulated(); })
       .def_property_readonly("has_accumulated", [](P& p) { return p.executor().has_accumulated(); })
       .def_property_readonly("flat_size", [](P& p) { return p.executor().flat_size(); })

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "../ops/isa.h"
 
@@ -147,6 +148,21 @@ template <class T> int Executor<T>::barriers() const {
   return int(std::count(barrier_before_.begin(), barrier_before_.end(), 1)) + 2;
 }
 
+template <class T> std::vector<Traffic> Executor<T>::traffic() const {
+  if (capacity_ < 0) throw std::logic_error("[plan] expected a step before its traffic is asked for");
+  std::vector<Traffic> result = plan::traffic(program_, capacity_, update_.settings.states());
+  Traffic rest{{"Update"}, {}, {}, {}};
+  for (std::size_t i = 0; i < graph_.parameters().size(); ++i) {
+    if (!updates_ || program_.gradients[i] < 0) continue;
+    const index bytes = graph_.parameters()[i].size * index(sizeof(T));
+    const Moved update = update_traffic(bytes, update_.settings.states());
+    rest.parameters.read += bytes + update.read;
+    rest.parameters.written += update.written;
+  }
+  if (rest.parameters.read > 0) result.push_back(rest);
+  return result;
+}
+
 template <class T> const T* Executor<T>::gradient(int parameter) const {
   const TensorId id = program_.gradients[std::size_t(parameter)];
   return id >= 0 ? address<T>(id) : nullptr;
@@ -195,7 +211,7 @@ void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t
     if (worker >= workers) continue;
     const Instruction<T>& instruction = *program_.instructions[i];
     kernels::AheadQueue ahead{ahead_.data() + first_ahead_[i], ahead_.data() + first_ahead_[i + 1], 0};
-    own.ahead = worker == 0 ? &ahead : nullptr;
+    own.ahead = &ahead;
     instruction.run(own, Worker{worker, workers, scratch});
   }
 }

@@ -8,6 +8,7 @@
 #include "../base/memory.h"
 #include "program.h"
 #include "steps_input.h"
+#include "traffic.h"
 #include "update.h"
 
 namespace gv::plan {
@@ -73,6 +74,8 @@ template <class T> class Executor {
   index arena_bytes() const { return arena_.size(); }
   int barriers() const;      // of one step at the reserved size
   index instructions() const { return index(program_.instructions.size()); }
+  // Of one step at the reserved size, by instruction; last, what is not updated inside them.
+  std::vector<Traffic> traffic() const;
   std::atomic_flag& busy() { return busy_; }
 
  private:

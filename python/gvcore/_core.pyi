@@ -1,7 +1,7 @@
 """The compiled module: what the package calls. Not a public interface."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,12 @@ class StepRequest:
     step: int
     def __init__(self) -> None: ...
 
+class _Traffic(TypedDict):
+    steps: list[str]
+    activations: tuple[int, int]
+    parameters: tuple[int, int]
+    rest: tuple[int, int]
+
 class _Plan:
     def __init__(
         self,
@@ -115,6 +121,7 @@ class _Plan:
     def backward(self, gradient: NDArray[Any], request: StepRequest) -> tuple[float, float, int]: ...
     def gradients(self) -> list[NDArray[Any] | None]: ...
     def taps(self, rows: int) -> list[tuple[NDArray[Any], NDArray[Any] | None]]: ...
+    def traffic(self) -> list[_Traffic]: ...
     def forget_accumulated(self) -> None: ...
     @property
     def has_accumulated(self) -> bool: ...
