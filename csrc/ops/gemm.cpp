@@ -3,6 +3,7 @@
 // the chain of FMAs is carried in C, so that the blocking never shows in the bits.
 #include "gemm.h"
 
+#include <cstdint>
 #include <cstring>
 
 namespace gv::ops {
@@ -10,9 +11,10 @@ namespace {
 
 template <class T> constexpr index kLine = 64 / index(sizeof(T));    // elements of a cache line
 template <class T> constexpr index kPanel = 128 / index(sizeof(T));  // columns of a panel of B
-constexpr index kDepth = 512;  // longest block of k: deeper ones move C less often, and B streams from L2
-constexpr index kRows = 72;    // most rows of A in a block
-constexpr index kPanels = 8;   // most panels of B in a block
+// Longest block of k: deeper ones move C less often, and a panel of B streams from L2.
+template <class T> constexpr index kDepth = 2048 / index(sizeof(T));
+constexpr index kRows = 140;   // most rows of A in a block: ten of the tallest tiles, a part of L2
+constexpr index kPanels = 64;  // most panels of B in a block, so that A is packed once
 constexpr index kPartialRows = 128, kPartialPanels = 4;      // largest block of partial products
 template <class T> constexpr index kFewRows = 4 * kLine<T>;  // most rows of C found transposed,
 constexpr index kSwapColumns = 512;                          // and so many columns at a time
@@ -26,26 +28,30 @@ constexpr index balanced(index n, index largest) { return n <= largest ? n : blo
 template <class T> constexpr index spread(index n) { return (blocks(n, kLine<T>) | 1) * kLine<T>; }
 
 template <class T> index packed_a_size(index m, index k) {
-  const index rows = smaller(m, kRows), depth = smaller(k, kDepth);
-  const index by_row = rows * spread<T>(depth), by_column = depth * spread<T>(rows);
-  return by_row > by_column ? by_row : by_column;
+  return smaller(m, kRows) * spread<T>(smaller(k, kDepth<T>));
 }
 template <class T> index packed_b_size(index n, index k) {
-  return smaller(k, kDepth) * smaller(blocks(n, kPanel<T>), kPanels) * kPanel<T>;
+  return smaller(k, kDepth<T>) * smaller(blocks(n, kPanel<T>), kPanels) * kPanel<T>;
 }
 
-// Rows of A that are a multiple of 4 KiB apart share the sets of L1, of which a register tile needs
-// more ways than there are. Few panels read A too few times to win back the copy.
+// A is packed row by row where that pays: where its rows share the sets of L1 (a multiple of 4 KiB apart),
+// where it lies by columns, so that a tile takes a few elements of many lines, and where other workers wrote
+// it, so that their lines are fetched once and in order. Few panels read A too few times to win back the copy.
 template <class T> bool pack_a(const Gemm<T>& g) {
-  const index stride = (g.ras == 1 ? g.kas : g.ras) * index(sizeof(T));
-  return stride % 4096 == 0 && g.n >= 16 * kPanel<T>;
+  if (g.m < kLine<T> || g.k < kLine<T>) return false;
+  if (g.ras == 1 && g.kas > 1) return g.n >= 8 * kPanel<T>;
+  return (g.ras * index(sizeof(T)) % 4096 == 0 && g.n >= 16 * kPanel<T>) || (g.fresh && g.n >= 2 * kPanel<T>);
 }
 
-// Rows of B that lie far apart crowd few sets of the caches, but it takes many rows of A to win
-// back the copy. The bounds are measured ones.
+// B is packed where its vectors would lie on two lines each, unless all of a panel is in L1 anyway, and where
+// its rows lie so far apart that they crowd few sets of the caches; it takes many rows of A to win back the
+// copy. The bounds are measured ones.
 template <class T> bool pack_b(const Gemm<T>& g) {
   if (g.b_transposed) return true;
+  const bool whole_lines =
+      (reinterpret_cast<std::uintptr_t>(g.b) | std::uintptr_t(g.ldb * index(sizeof(T)))) % 64 == 0;
   if (g.m <= 48) return false;
+  if (!whole_lines && g.k > 64) return true;
   return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
 }
 
@@ -73,7 +79,7 @@ void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   const bool a_packed = pack_a(g), b_packed = pack_b(g);
   T* const packed_a = scratch;
   T* const packed_b = scratch + (a_packed ? packed_a_size<T>(g.m, g.k) : 0);
-  const index depth = balanced(g.k, kDepth), height = balanced(g.m, kRows);
+  const index depth = balanced(g.k, kDepth<T>), height = balanced(g.m, kRows);
   const index b_row = g.b_transposed ? 1 : g.ldb, b_column = g.b_transposed ? g.ldb : 1;
 
   for (index j0 = 0; j0 < g.n; j0 += kPanels * kWidth) {
@@ -90,20 +96,21 @@ void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
           copy_rows(m, k, a, ras, packed_a, spread<T>(k));
           a = packed_a, ras = spread<T>(k);
         } else if (a_packed) {
-          copy_rows(k, m, a, kas, packed_a, spread<T>(m));
-          a = packed_a, kas = spread<T>(m);
+          kernels.transpose(k, m, a, kas, packed_a, spread<T>(k));
+          a = packed_a, ras = spread<T>(k), kas = 1;
         }
         for (index j = 0; j < n; j += kWidth) {
           const index cols = smaller(n - j, kWidth);
           const T* b = g.b + p0 * b_row + (j0 + j) * b_column;
           index ldb = g.ldb;
           if (b_packed) {
-            // Packed just before the first use: the panel is then in L1.
-            T* const panel = packed_b + j * k;
+            // Packed just before the first use: the panel is then in L1. With one block of A it is the last use.
+            T* const panel = packed_b + (height < g.m ? j * k : 0);
             if (i0 == 0) pack_panel(kernels, g, cols, k, b, panel);
             b = panel, ldb = kWidth;
           }
-          kernels.gemm(m, cols, k, a, ras, kas, b, ldb, g.c + i0 * g.ldc + j0 + j, g.ldc, accumulate, g.ahead);
+          kernels.gemm(m, cols, k, a, ras, kas, b, ldb, g.c + i0 * g.ldc + j0 + j, g.ldc, accumulate,
+                       g.ahead);
         }
       }
       p0 += depth;
@@ -125,7 +132,8 @@ void swapped(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   for (index j = 0; j < g.n; j += kSwapColumns) {
     const index n = smaller(g.n - j, kSwapColumns);
     const T* const b = g.b + j * g.ldb;
-    blocked(kernels, Gemm<T>{n, g.m, g.k, b, g.ldb, 1, g.a, g.ras, true, ct, g.m, false, 0, g.ahead}, scratch);
+    blocked(kernels, Gemm<T>{n, g.m, g.k, b, g.ldb, 1, g.a, g.ras, true, ct, g.m, false, 0, g.ahead, false},
+            scratch);
     kernels.transpose(n, g.m, ct, g.m, g.c + j, g.ldc);
   }
 }
@@ -149,10 +157,10 @@ template <class T> Gemm<T> part(const Gemm<T>& g, Range rows, Range cols) {
 
 }  // namespace
 
+// Whether a block packs depends on where it lies, so both packs are always counted.
 template <class T> index gemm_scratch(const Gemm<T>& g) {
-  index size = g.chain > 0 ? kPartialRows * kPartialPanels * kPanel<T> : 0;
-  if (pack_a(g)) size += packed_a_size<T>(g.m, g.k);
-  if (pack_b(g)) size += packed_b_size<T>(g.n, g.k);
+  index size = packed_a_size<T>(g.m, g.k) + packed_b_size<T>(g.n, g.k);
+  if (g.chain > 0) size += kPartialRows * kPartialPanels * kPanel<T>;
   if (g.b_transposed) size += smaller(g.n, kSwapColumns) * smaller(g.m, kFewRows<T>);
   return size;
 }

@@ -26,6 +26,7 @@ template <class T> struct Gemm {
   bool accumulate;
   index chain;
   kernels::AheadQueue* ahead;  // the worker's; may be null
+  bool fresh;                  // a hint: other workers have just written parts of A
 };
 
 // Elements of scratch for one worker, for any block of the product; 64-byte aligned memory is asked for.

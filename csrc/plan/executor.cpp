@@ -205,6 +205,7 @@ void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t
                              int team) noexcept {
   char* scratch = scratch_.data() + worker * scratch_each_;
   Context<T> own = c;
+  own.workers = team;
   for (std::size_t i = first; i < last; ++i) {
     if (barrier_before_[i]) barrier_.wait(team);
     const int workers = std::min(workers_[i], team);

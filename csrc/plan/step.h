@@ -22,6 +22,7 @@ template <class T> struct Context {
   std::uint64_t seed, step;   // of the random stream (dropout)
   const Update<T>* update;    // null where nothing is updated inside instructions
   const BatchSource<T>* source;
+  int workers = 1;                       // of the region
   kernels::AheadQueue* ahead = nullptr;  // of this worker: what the next instruction will want
 };
 

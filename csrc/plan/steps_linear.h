@@ -26,6 +26,7 @@ template <class T> class Product final : public PanelStep<T> {
   void panel(const Context<T>& c, Range rows, Range cols, char* scratch) const noexcept override {
     ops::Gemm<T> product = describe(this->rows(c));
     product.ahead = c.ahead;
+    product.fresh = c.workers > 1;
     ops::gemm_block(*c.kernels, product, rows, cols, reinterpret_cast<T*>(scratch));
     if (bias_) {
       T* y = y_.get() + rows.first * this->columns + cols.first;
@@ -81,7 +82,7 @@ template <class T> class ProductGradient final : public Instruction<T> {
   }
 
   void run(const Context<T>& c, const Worker& w) const noexcept override {
-    const Range mine = share(rows_, kRowsAtOnce / 4, w.id, w.team);
+    const Range mine = share(rows_, 16, w.id, w.team);
     const index batch = multiplicity_ * c.batch;
     T* stretch = reinterpret_cast<T*>(w.scratch);
     const index at_once = rows_at_once();
@@ -109,8 +110,8 @@ template <class T> class ProductGradient final : public Instruction<T> {
   bool deferrable() const override { return true; }
 
  private:
-  static constexpr index kRowsAtOnce = 64;
-  static constexpr index kStretch = 16 * 1024;  // elements of gradient between product and update
+  static constexpr index kRowsAtOnce = 128;
+  static constexpr index kStretch = 32 * 1024;  // elements of gradient between product and update
   // Whole rows, so that a stretch of the parameter is contiguous.
   index rows_at_once() const {
     if (!updates_) return std::max<index>(1, rows_);
