@@ -213,6 +213,74 @@ def test_instruction_sets_and_threads(name, dtype):
     assert_same(name, dtype, CASES[name][2], False, [(isa, n) for isa in ISAS[1:] for n in (1, 3)])
 
 
+def batch_norm_both(x, dy, gamma):
+    y, mean, rstd = F.batch_norm(x, gamma, gamma)
+    return [y, mean, rstd, *F.batch_norm_backward(dy, x, mean, rstd, gamma)]
+
+
+@kinds
+@pytest.mark.parametrize(
+    "rows, columns",
+    [(128, 700), (129, 33), (8_001, 1), (8_001, 5), (8_001, 31), (5_121, 257), (1_290, 4_099)],
+)
+def test_batch_norm_by_rows_and_by_columns(dtype, rows, columns):
+    """A small matrix is dealt by columns, a large one by blocks of rows, and operands that lie apart take
+    another way through memory: no result shows it, so a column alone gives what it gives among others."""
+    draw = Draw(dtype)
+    operands = draw(rows, columns), draw(rows, columns), draw(columns)
+    apart = *(np.concatenate([v, v], axis=1)[:, :columns] for v in operands[:2]), operands[2]
+    with gv.threads(1):
+        reference = batch_norm_both(*operands)
+        for j in {0, columns // 2, columns - 1}:
+            alone = batch_norm_both(*(v[..., j : j + 1].copy() for v in operands))
+            for got, expected in zip(alone, reference, strict=True):
+                assert got.tobytes() == expected[..., j : j + 1].tobytes()
+    for n in THREADS:
+        with gv.threads(n):
+            for same in (operands, apart):
+                for got, expected in zip(batch_norm_both(*same), reference, strict=True):
+                    assert got.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("offset", [0, 1, 4])
+def test_results_larger_than_the_caches(isa, offset):
+    """They are written past the caches, from the boundary of a vector on. A result in place is not, nor is
+    that of a part, so both have to agree."""
+    rows, columns = 270_003, 33  # more than 2^25 bytes
+    draw = Draw(np.float32)
+    flat = draw(rows * columns + offset, special=True)
+    x, gamma = flat[offset:].reshape(rows, columns), draw(columns, special=False)
+    dy, out = x[::-1].copy(), np.empty_like(flat)[offset:].reshape(rows, columns)
+    with gv.isa(isa), gv.threads(2), np.errstate(all="ignore"):
+        in_place = x.copy()
+        for same in (F.relu(in_place, out=in_place), F.relu(x, out=out)):
+            np.testing.assert_array_equal(same[-1000:], F.relu(x[-1000:]))
+            np.testing.assert_array_equal(same[:1000], F.relu(x[:1000]))
+        slope = F.activation_backward("leaky_relu", dy, x)
+        np.testing.assert_array_equal(slope[-999:], F.activation_backward("leaky_relu", dy[-999:], x[-999:]))
+        x = np.nan_to_num(x, nan=1, posinf=1, neginf=1).clip(-9, 9)
+        y, mean, rstd = F.batch_norm(x, gamma, out=out)
+        again = x.copy()
+        np.testing.assert_array_equal(y, F.batch_norm(again, gamma, out=again)[0])
+        dx = F.batch_norm_backward(dy.clip(-9, 9), x, mean, rstd, gamma)[0]
+        apart = np.concatenate([x, x], axis=1)[:, :columns]
+        np.testing.assert_array_equal(dx, F.batch_norm_backward(dy.clip(-9, 9), apart, mean, rstd, gamma)[0])
+
+
+def test_large_results_do_not_share_memory():
+    """The memory of a large result that was let go is used again, but not while anyone can see it."""
+    x = np.ones((3_000_000, 3), np.float32)
+    first = F.relu(x)
+    view = first[10:20]
+    del first
+    others = [F.relu(-x) for _ in range(4)]
+    assert np.all(view == 1)
+    assert not any(np.shares_memory(a, b) for i, a in enumerate(others) for b in [view, *others[:i]])
+    del others
+    assert np.all(F.relu(x) == 1) and np.all(view == 1)
+
+
 @names
 def test_twice_the_same(name):
     a, b = (run(name, np.float32, CASES[name][2], False) for _ in range(2))

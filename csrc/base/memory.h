@@ -1,4 +1,5 @@
-// memory.h — one block of aligned memory, owned. Big blocks ask for huge pages.
+// memory.h — one block of aligned memory, owned, and big blocks that are lent. Big blocks ask for huge
+// pages.
 #pragma once
 #include "types.h"
 
@@ -26,6 +27,13 @@ class Buffer {
   char* data_ = nullptr;
   index size_ = 0;
 };
+
+// A big block, not zeroed, and back. The last two that came back are kept for the next that fits, because
+// the system zeroes what it hands out, which takes longer than to write it; while they are kept the system
+// may take their pages if it needs them. nullptr: no memory.
+constexpr index kBigBlock = index(1) << 25;  // below it the C library keeps freed memory by itself
+char* lend(index bytes);
+void give_back(char* block);
 
 inline index aligned(index bytes) {
   return (bytes + Buffer::kAlignment - 1) / Buffer::kAlignment * Buffer::kAlignment;

@@ -193,10 +193,17 @@ void StagedRows::finish() const {
 Array new_array(DType dtype, const Shape& shape, const char* name) {
   const auto& api = py::detail::npy_api::get();
   PyObject* type = api.PyArray_DescrFromType_(dtype == DType::f32 ? kFloat32 : kFloat64);
-  PyObject* made = api.PyArray_NewFromDescr_(api.PyArray_Type_, type, int(shape.size()),
-                                             reinterpret_cast<const Py_intptr_t*>(shape.data()), nullptr,
-                                             nullptr, 0, nullptr);
+  index bytes = dtype == DType::f32 ? sizeof(float) : sizeof(double);
+  for (const index n : shape)
+    if (__builtin_mul_overflow(bytes, n, &bytes)) bytes = 0;  // NumPy says so
+  char* block = bytes >= kBigBlock ? lend(bytes) : nullptr;
+  py::object owner;
+  if (block) owner = py::capsule(block, [](void* p) { give_back(static_cast<char*>(p)); });
+  PyObject* made = api.PyArray_NewFromDescr_(
+      api.PyArray_Type_, type, int(shape.size()), reinterpret_cast<const Py_intptr_t*>(shape.data()), nullptr,
+      block, block ? py::detail::npy_api::NPY_ARRAY_WRITEABLE_ : 0, nullptr);
   if (!made) throw py::error_already_set();
+  if (owner) api.PyArray_SetBaseObject_(made, owner.release().ptr());
   return Array(py::reinterpret_steal<py::object>(made), name);
 }
 

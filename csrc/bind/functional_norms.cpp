@@ -1,7 +1,7 @@
 // functional_norms.cpp — batch normalisation over any axis, layer normalisation and softmax: the
 // shapes of their statistics and where results lie. Arithmetic: ops/batchnorm, layernorm, softmax.
 #include "../base/memory.h"
-#include "../ops/batchnorm.h"
+#include "../ops/batchnorm_rows.h"
 #include "../ops/isa.h"
 #include "../ops/layernorm.h"
 #include "../ops/softmax.h"
@@ -46,6 +46,20 @@ void expect_rows(const char* op, const Array& x, const Features& f) {
   if (f.rows == 0) refuse(op, "x with at least one row of features", x.shape_text());
 }
 
+// The parts of a normalisation that is dealt by rows; the workers meet between them.
+template <class T, class Args>
+void run_by_rows(const kernels::Kernels<T>& k, const Args& g, const Region& region, double* blocks,
+                 T* repeated) {
+  Barrier barrier;
+  region.run([&](int worker, int workers) {
+    ops::batchnorm_rows_moments(k, g, blocks, worker, workers);
+    barrier.wait(workers);
+    ops::batchnorm_rows_merge(k, g, blocks, worker, workers);
+    barrier.wait(workers);
+    ops::batchnorm_rows_apply(k, g, repeated, worker, workers);
+  });
+}
+
 py::tuple batch_norm(const py::object& x_in, const py::object& gamma_in, const py::object& beta_in,
                      double eps, index axis, const py::object& out) {
   const char* op = "batch_norm";
@@ -79,9 +93,16 @@ py::tuple batch_norm(const py::object& x_in, const py::object& gamma_in, const p
     double* work = nullptr;
     Pieces pieces;
     pieces.take(g.mean, g.cols).take(g.m2, g.cols).take(g.shift, g.cols).take(g.a, g.cols).take(g.c, g.cols);
-    pieces.take(work, ops::batchnorm_forward_scratch(g.rows, g.cols)).place();
     const Region region(3 * kNanosecondsPerElement * double(g.rows) * double(g.cols));
-    region.run([&](int worker, int workers) { ops::run(k, g, work, worker, workers); });
+    if (sizeof(T) == sizeof(float) && ops::batchnorm_by_rows<T>(g.rows, g.cols, region.workers)) {
+      T* repeated = nullptr;
+      pieces.take(work, ops::batchnorm_forward_blocks(g.rows, g.cols));
+      pieces.take(repeated, ops::batchnorm_repeated(g.cols, region.workers)).place();
+      run_by_rows(k, g, region, work, repeated);
+    } else {
+      pieces.take(work, ops::batchnorm_forward_scratch(g.rows, g.cols)).place();
+      region.run([&](int worker, int workers) { ops::run(k, g, work, worker, workers); });
+    }
   });
   y_rows.finish();
   return py::make_tuple(y.object(), mean.object(), rstd.object());
@@ -118,16 +139,19 @@ py::tuple batch_norm_backward(const py::object& dy_in, const py::object& x_in, c
     T* shift = nullptr;
     Pieces pieces;
     pieces.take(shift, g.cols).take(g.c1, g.cols).take(g.c2, g.cols).take(g.c3, g.cols);
-    pieces.take(work, ops::batchnorm_backward_scratch(g.rows, g.cols)).place();
-    g.shift = shift;
     const Region region(4 * kNanosecondsPerElement * double(g.rows) * double(g.cols));
-    region.run([&](int worker, int workers) {
-      const Range cols = share(g.cols, ops::kColumnGrain<T>, worker, workers);
-      double* own = work + ops::batchnorm_backward_scratch(g.rows, cols.first);
-      // The mean comes rounded; what it lost matters where it is large against the spread.
-      ops::batchnorm_shift_panel(k, g.rows, g.x, g.ldx, g.m, shift, cols, own);
-      ops::batchnorm_backward_panel(k, g, cols, own);
-    });
+    const bool by_rows = ops::batchnorm_by_rows<T>(g.rows, g.cols, region.workers);
+    T* repeated = nullptr;
+    if (by_rows) {
+      pieces.take(work, ops::batchnorm_backward_blocks(g.rows, g.cols));
+      pieces.take(repeated, ops::batchnorm_repeated(g.cols, region.workers)).place();
+    } else {
+      pieces.take(work, ops::batchnorm_backward_scratch(g.rows, g.cols)).place();
+    }
+    // The mean comes rounded; what it lost matters where it is large against the spread.
+    g.shift = g.found_shift = shift;
+    if (by_rows) run_by_rows(k, g, region, work, repeated);
+    else region.run([&](int worker, int workers) { ops::run(k, g, work, worker, workers); });
   });
   dx_rows.finish();
   return py::make_tuple(dx.object(), dgamma.object(), dbeta.object());

@@ -83,6 +83,41 @@ template <class Group, class T> inline void write_wide(const Group& group, int v
   }
 }
 
+// The lines of the tile that is read after this one, asked for a few at a time while the sums of this
+// one are taken: else memory would wait for the arithmetic. Row by row, as memory likes it.
+template <class T> class Ahead {
+ public:
+  static constexpr bool some = true;
+  Ahead(const T* next, index rows, index cols, index ld)
+      : line_(reinterpret_cast<const char*>(next)),
+        width_((ld == cols ? rows * cols : cols) * index(sizeof(T))),
+        step_(ld * index(sizeof(T))),
+        rows_(ld == cols ? 1 : rows),
+        end_(line_ + width_) {}
+  // As many lines as four rows of `Vectors` vectors have, divided among `Passes`.
+  template <int Vectors, int Passes> void fetch_some() {
+    constexpr int kLine = 64, kWhole = 4 * Vectors * kVectorBytes<T> / (kLine * Passes);
+    constexpr int kLines = kWhole > 0 ? kWhole : 1;
+    if (rows_ == 0) return;
+#pragma GCC unroll 8
+    for (int i = 0; i < kLines; ++i) fetch(line_ + i * kLine);
+    line_ += kLines * kLine;
+    if (line_ < end_) return;
+    end_ += step_;
+    line_ = end_ - width_;
+    --rows_;
+  }
+
+ private:
+  const char* line_;
+  index width_, step_, rows_;
+  const char* end_;
+};
+struct Nothing {  // the block and its surroundings are in cache
+  static constexpr bool some = false;
+  template <int, int> void fetch_some() {}
+};
+
 // Calls row(r, partial) for every row, partial = r mod kBlockPartials known to the compiler.
 template <int P> struct Partial {
   static constexpr int value = P;
@@ -131,35 +166,54 @@ inline void finish_moments(index n, double count, vec<T> centre, vec<T> sum, vec
   }
 }
 
-template <class T>
-void moments(index rows, index cols, const T* x, index ldx, double* mean, double* m2) noexcept {
+// From memory the second pass reads a copy, which stays in L1 whatever the distance of the rows of x: where
+// that is a power of two, they push each other out.
+template <class T, class Next>
+inline void moments_as(index rows, index cols, const T* x, index ldx, Next next, double* mean, double* m2) {
   const double count = double(rows);
   const vec<T> inverse = set1<T>(T(1.0 / count));
-  for_column_groups<T, kSumVectors>(cols, [=](auto group) {
+  for_column_groups<T, kSumVectors>(cols, [=, &next](auto group) {
     constexpr int G = decltype(group)::vectors;
+    constexpr index L = lanes<T>();
+    alignas(64) T kept[Next::some ? kRowBlock * G * L : 1];
+    Next ahead = next;  // a copy stays in registers
     vec<T> m[G];
     Sums<T> sum[G], again[G], squares[G];
     for (int v = 0; v < G; ++v) m[v] = group.read(x, v);
     for_rows(rows, [&](index r, auto partial) {
       constexpr int p = decltype(partial)::value;
-      for (int v = 0; v < G; ++v) sum[v].template at<p>() += group.read(x + r * ldx, v) - m[v];
+      for (int v = 0; v < G; ++v) {
+        const vec<T> value = group.read(x + r * ldx, v);
+        if constexpr (Next::some) store(kept + (r * G + v) * L, value);
+        sum[v].template at<p>() += value - m[v];
+      }
+      if constexpr (p == kBlockPartials - 1) ahead.template fetch_some<G, 2>();
     });
     for (int v = 0; v < G; ++v) m[v] = fma(sum[v].total(), inverse, m[v]);
     for_rows(rows, [&](index r, auto partial) {
       constexpr int p = decltype(partial)::value;
       for (int v = 0; v < G; ++v) {
-        const vec<T> d = group.read(x + r * ldx, v) - m[v];
+        const vec<T> d = (Next::some ? load(kept + (r * G + v) * L) : group.read(x + r * ldx, v)) - m[v];
         vec<T>& square = squares[v].template at<p>();
         again[v].template at<p>() += d;
         square = fma(d, d, square);
       }
+      if constexpr (p == kBlockPartials - 1) ahead.template fetch_some<G, 2>();
     });
 #pragma GCC unroll 4  // else the sums stay in memory
     for (int v = 0; v < G; ++v) {
-      const index j = group.first + v * lanes<T>();
+      const index j = group.first + v * L;
       finish_moments<T>(group.n, count, m[v], again[v].total(), squares[v].total(), mean + j, m2 + j);
     }
+    next = ahead;
   });
+}
+
+template <class T>
+void moments(index rows, index cols, const T* x, index ldx, const T* next, double* mean,
+             double* m2) noexcept {
+  if (next) moments_as(rows, cols, x, ldx, Ahead<T>(next, rows, cols, ldx), mean, m2);
+  else moments_as(rows, cols, x, ldx, Nothing{}, mean, m2);
 }
 
 template <class T>
@@ -250,13 +304,15 @@ void bn_apply(index rows, index cols, const T* x, index ldx, const T* m, const T
   else bn_apply_as<T, false, false>(rows, cols, x, ldx, m, a, c, residual, ldr, y, ldy);
 }
 
-template <class T, bool Relu>
+template <class T, bool Relu, bool Distances, class Next>
 inline void bn_backward_sums_as(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
-                                const T* m, const T* a, const T* c, double* sum_dy, double* sum_dyx) {
-  for_column_groups<T, kSumVectors>(cols, [&](auto group) {
+                                const T* m, const T* a, const T* c, Next next_dy, Next next_x, double* sum_dy,
+                                double* sum_dyx, double* sum_x) {
+  for_column_groups<T, kSumVectors>(cols, [=, &next_dy, &next_x](auto group) {
     constexpr int G = decltype(group)::vectors;
+    Next ahead_dy = next_dy, ahead_x = next_x;  // copies stay in registers
     vec<T> mv[G], av[G], cv[G];
-    Sums<T> sum[G], products[G];
+    Sums<T> sum[G], products[G], distances[G];
     for (int v = 0; v < G; ++v) {
       mv[v] = group.read(m, v);
       if constexpr (Relu) av[v] = group.read(a, v);
@@ -271,21 +327,49 @@ inline void bn_backward_sums_as(index rows, index cols, const T* dy, index lddy,
         vec<T>& product = products[v].template at<p>();
         sum[v].template at<p>() += g;
         product = fma(g, d, product);
+        if constexpr (Distances) distances[v].template at<p>() += d;
+      }
+      if constexpr (p == kBlockPartials - 1) {
+        ahead_dy.template fetch_some<G, 1>();
+        ahead_x.template fetch_some<G, 1>();
       }
     });
 #pragma GCC unroll 4  // else the sums stay in memory
     for (int v = 0; v < G; ++v) {
       write_wide<decltype(group), T>(group, v, sum[v].total(), sum_dy);
       write_wide<decltype(group), T>(group, v, products[v].total(), sum_dyx);
+      if constexpr (Distances) write_wide<decltype(group), T>(group, v, distances[v].total(), sum_x);
     }
+    next_dy = ahead_dy;
+    next_x = ahead_x;
   });
 }
 
 template <class T>
 void bn_backward_sums(index rows, index cols, const T* dy, index lddy, const T* x, index ldx, const T* m,
                       const T* a, const T* c, bool relu, double* sum_dy, double* sum_dyx) noexcept {
-  if (relu) bn_backward_sums_as<T, true>(rows, cols, dy, lddy, x, ldx, m, a, c, sum_dy, sum_dyx);
-  else bn_backward_sums_as<T, false>(rows, cols, dy, lddy, x, ldx, m, a, c, sum_dy, sum_dyx);
+  const Nothing no;
+  if (relu) {
+    bn_backward_sums_as<T, true, false>(rows, cols, dy, lddy, x, ldx, m, a, c, no, no, sum_dy, sum_dyx,
+                                        nullptr);
+  } else {
+    bn_backward_sums_as<T, false, false>(rows, cols, dy, lddy, x, ldx, m, a, c, no, no, sum_dy, sum_dyx,
+                                         nullptr);
+  }
+}
+
+template <class T>
+void bn_backward_sums_and_shift(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
+                                const T* m, const T* next_dy, const T* next_x, double* sum_dy,
+                                double* sum_dyx, double* sum_x) noexcept {
+  if (next_x) {
+    bn_backward_sums_as<T, false, true>(rows, cols, dy, lddy, x, ldx, m, nullptr, nullptr,
+                                        Ahead<T>(next_dy, rows, cols, lddy),
+                                        Ahead<T>(next_x, rows, cols, ldx), sum_dy, sum_dyx, sum_x);
+  } else {
+    bn_backward_sums_as<T, false, true>(rows, cols, dy, lddy, x, ldx, m, nullptr, nullptr, Nothing{},
+                                        Nothing{}, sum_dy, sum_dyx, sum_x);
+  }
 }
 
 // With s = mean - m and x̂ = (x - m - s)*rstd,
@@ -351,6 +435,7 @@ template <class T> constexpr void add_batchnorm(Kernels<T>& k) {
   k.bn_update_running = &bn_update_running<T>;
   k.bn_apply = &bn_apply<T>;
   k.bn_backward_sums = &bn_backward_sums<T>;
+  k.bn_backward_sums_and_shift = &bn_backward_sums_and_shift<T>;
   k.bn_backward_coefficients = &bn_backward_coefficients<T>;
   k.bn_backward_apply = &bn_backward_apply<T>;
 }

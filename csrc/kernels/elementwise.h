@@ -140,6 +140,28 @@ inline void with_activation(Activation kind, ActivationParams params, Run&& run)
   }
 }
 
+// run(f) with one of the activations that memory keeps waiting; the others compute for longer than it takes.
+template <class T, class Run> inline void with_cheap(Activation kind, ActivationParams params, Run&& run) {
+  if (kind == Activation::relu) run(Relu<T>{});
+  else run(LeakyRelu<T>{T(params.alpha)});
+}
+
+template <class T>
+void activation_past(Activation kind, ActivationParams params, index n, const T* x, T* y) noexcept {
+  with_cheap<T>(kind, params, [&](auto f) {
+    for_row_aligned<T, true>(n, y, [=](index i, auto k) { return f.value(load_n(x + i, k)); });
+  });
+}
+
+template <class T>
+void activation_backward_past(Activation kind, ActivationParams params, index n, const T* dy, const T* x,
+                              T* dx) noexcept {
+  with_cheap<T>(kind, params, [&](auto f) {
+    for_row_aligned<T, true>(n, dx,
+                             [=](index i, auto k) { return f.slope(load_n(dy + i, k), load_n(x + i, k)); });
+  });
+}
+
 template <class T>
 void activation(Activation kind, ActivationParams params, index rows, index cols, const T* x, index ldx, T* y,
                 index ldy) noexcept {
@@ -229,6 +251,8 @@ void column_dots(index rows, index cols, const T* x, index ldx, const T* z, inde
 template <class T> constexpr void add_elementwise(Kernels<T>& k) {
   k.activation = &activation<T>;
   k.activation_backward = &activation_backward<T>;
+  k.activation_past = &activation_past<T>;
+  k.activation_backward_past = &activation_backward_past<T>;
   k.add = &add<T>;
   k.sub = &sub<T>;
   k.mul = &mul<T>;

@@ -40,6 +40,22 @@ template <class T, class F> inline void for_row(index cols, F&& f) {
   if (i < cols) f(i, cols - i);
 }
 
+// The same walk where f(i, n) is stored to y + i, each whole vector at an aligned address and, with Past,
+// past the caches.
+template <class T, bool Past, class F> inline void for_row_aligned(index n, T* y, F&& f) {
+  constexpr index L = lanes<T>();
+  const index over = index(reinterpret_cast<std::uintptr_t>(y) / sizeof(T)) % L;
+  index i = over > 0 ? L - over : 0;
+  if (i > n) i = n;
+  if (i > 0) store_n(y, f(0, i), i);
+  for (; i + L <= n; i += L) {
+    if constexpr (Past) store_past(y + i, f(i, Whole{}));
+    else store(y + i, f(i, Whole{}));
+  }
+  if (i < n) store_n(y + i, f(i, n - i), n - i);
+  if constexpr (Past) stores_past_done();
+}
+
 // Joins the partials with a fixed tree: s[i] = join(s[i], s[i + 8]), then + 4, + 2, + 1.
 template <class T, class Join> inline T join_partials(T* s, Join&& join) {
   for (index i = 0; i < 8; ++i) s[i] = join(s[i], s[i + 8]);

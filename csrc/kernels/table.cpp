@@ -3,6 +3,7 @@
 #include "table.h"
 
 #include "batchnorm.h"
+#include "batchnorm_flat.h"
 #include "convert.h"
 #include "elementwise.h"
 #include "gemm.h"
@@ -20,6 +21,7 @@ template <class T> constexpr Kernels<T> all() {
   Kernels<T> k{};
   add_gemm(k);
   add_batchnorm(k);
+  add_batchnorm_flat(k);
   add_layernorm(k);
   add_elementwise(k);
   add_convert(k);

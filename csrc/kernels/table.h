@@ -44,6 +44,8 @@ struct PhiloxKey {  // key of Philox4x32-10; the counter is (index / 4, step), w
   std::uint64_t step;
 };
 
+constexpr index kOverlap = 16;  // lanes of the longest vector
+
 template <class T> struct Kernels {
   // ---- gemm.h -------------------------------------------------------------------------------
   // c (m x n) = or += a (m x k) * b (k x n). Element (i, p) of a is a[i*ras + p*kas], where
@@ -58,7 +60,9 @@ template <class T> struct Kernels {
   // ---- batchnorm.h --------------------------------------------------------------------------
   // One block of 1 <= rows <= kRowBlock: mean and m2 (sum of squared distances from the mean),
   // both in double, with a shifted two-pass sum (engine rule: E[x²]-E[x]² is never used).
-  void (*moments)(index rows, index cols, const T* x, index ldx, double* mean, double* m2);
+  // next is the block that is read after this one, of the same size and ldx, or null: it is asked for
+  // meanwhile. It may lie behind the end of the matrix, for it is not read.
+  void (*moments)(index rows, index cols, const T* x, index ldx, const T* next, double* mean, double* m2);
   // (mean, m2) of n_a rows becomes that of n_a + n_b rows (Chan, Golub, LeVeque 1979).
   void (*moments_merge)(index cols, index n_a, double* mean, double* m2, index n_b, const double* mean_b,
                         const double* m2_b);
@@ -81,6 +85,11 @@ template <class T> struct Kernels {
   // relu: g = dy where fma(x - m, a, c) > 0, else 0 (a NaN pre-activation passes dy on).
   void (*bn_backward_sums)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx, const T* m,
                            const T* a, const T* c, bool relu, double* sum_dy, double* sum_dyx);
+  // The same without relu, and sum_x = Σ (x - m), for a caller who knows but the rounded mean. next_dy
+  // and next_x as in moments.
+  void (*bn_backward_sums_and_shift)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
+                                     const T* m, const T* next_dy, const T* next_x, double* sum_dy,
+                                     double* sum_dyx, double* sum_x);
   // From the sums over count rows: dgamma = rstd*(sum_dyx - shift*sum_dy), dbeta = sum_dy, and
   // c1, c2, c3 with dx = c1*g + c2*(x - m) + c3 (Ioffe & Szegedy 2015, section 3, rearranged).
   void (*bn_backward_coefficients)(index cols, index count, const double* sum_dy, const double* sum_dyx,
@@ -90,6 +99,16 @@ template <class T> struct Kernels {
   void (*bn_backward_apply)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
                             const T* m, const T* a, const T* c, bool relu, const T* c1, const T* c2,
                             const T* c3, T* dx, index lddx);
+
+  // ---- batchnorm_flat.h: n elements of a matrix without gaps, the first of them in column `first` of
+  // cols. A column vector has kOverlap elements more, its first ones again and again. past: y (dx) is
+  // written past the caches, for a result that is larger than they are. ---------------------------
+  // As bn_apply. y may be x.
+  void (*bn_apply_flat)(index n, index first, index cols, const T* x, const T* m, const T* a, const T* c,
+                        bool past, T* y);
+  // As bn_backward_apply. dx may be dy.
+  void (*bn_backward_apply_flat)(index n, index first, index cols, const T* dy, const T* x, const T* m,
+                                 const T* c1, const T* c2, const T* c3, bool past, T* dx);
 
   // ---- layernorm.h: over each row; statistics as the row sums of base/types.h ---------------
   // y = (x - mean)*rstd*gamma + beta; mean and rstd have rows elements. y may be x.
@@ -107,6 +126,10 @@ template <class T> struct Kernels {
   // dx = dy * f'(x), x the input of the activation. relu'(0) = 0.
   void (*activation_backward)(Activation kind, ActivationParams params, index rows, index cols, const T* dy,
                               index lddy, const T* x, index ldx, T* dx, index lddx);
+  // The same of relu or leaky_relu for n elements, y (dx) written past the caches, apart from the inputs.
+  void (*activation_past)(Activation kind, ActivationParams params, index n, const T* x, T* y);
+  void (*activation_backward_past)(Activation kind, ActivationParams params, index n, const T* dy, const T* x,
+                                   T* dx);
   void (*add)(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y, index ldy);
   void (*sub)(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y, index ldy);
   void (*mul)(index rows, index cols, const T* x, index ldx, const T* z, index ldz, T* y, index ldy);

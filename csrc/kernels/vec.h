@@ -13,6 +13,9 @@
 //   fma(a, b, c)                      a * b + c, rounded once
 //   sqrt(v)                           IEEE square root
 //   as_bits<T>(v), from_bits<T>(b)    the same bits as integers, and back
+//   store_past(p, v)                  a store past the caches, p aligned to the vector
+//   stores_past_done()                orders those before what follows, for other threads
+//   fetch(p)                          asks for the cache line of p, which need not exist
 #pragma once
 #include "../base/types.h"
 
@@ -58,6 +61,7 @@ template <class T> inline void store(T* p, vec<T> v) {
 template <class T> inline vec<T> set1(T x) { return x - vec<T>{}; }  // x - 0 keeps every x, -0 too
 template <class T> inline bits<T> as_bits(vec<T> v) { return reinterpret_cast<bits<T>>(v); }
 template <class T> inline vec<T> from_bits(bits<T> b) { return reinterpret_cast<vec<T>>(b); }
+inline void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }  // into L2: L1 is for what is at hand
 
 }  // namespace
 }  // namespace gv::kernels::GV_ISA

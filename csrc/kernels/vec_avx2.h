@@ -20,6 +20,9 @@ inline vec<float> load_n(const float* p, index n) { return _mm256_maskload_ps(p,
 inline vec<double> load_n(const double* p, index n) { return _mm256_maskload_pd(p, first_lanes_64(n)); }
 inline void store_n(float* p, vec<float> v, index n) { _mm256_maskstore_ps(p, first_lanes_32(n), v); }
 inline void store_n(double* p, vec<double> v, index n) { _mm256_maskstore_pd(p, first_lanes_64(n), v); }
+inline void store_past(float* p, vec<float> v) { _mm256_stream_ps(p, v); }
+inline void store_past(double* p, vec<double> v) { _mm256_stream_pd(p, v); }
+inline void stores_past_done() { _mm_sfence(); }
 
 }  // namespace
 }  // namespace gv::kernels::GV_ISA

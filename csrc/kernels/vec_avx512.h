@@ -23,6 +23,9 @@ inline void store_n(float* p, vec<float> v, index n) {
 inline void store_n(double* p, vec<double> v, index n) {
   _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1u), v);
 }
+inline void store_past(float* p, vec<float> v) { _mm512_stream_ps(p, v); }
+inline void store_past(double* p, vec<double> v) { _mm512_stream_pd(p, v); }
+inline void stores_past_done() { _mm_sfence(); }
 
 }  // namespace
 }  // namespace gv::kernels::GV_ISA

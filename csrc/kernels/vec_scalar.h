@@ -18,6 +18,8 @@ template <class T> inline vec<T> load_n(const T* p, index n) { return n > 0 ? lo
 template <class T, class V> inline void store_n(T* p, V v, index n) {
   if (n > 0) *p = v[0];
 }
+template <class T, class V> inline void store_past(T* p, V v) { *p = v[0]; }
+inline void stores_past_done() {}
 
 }  // namespace
 }  // namespace gv::kernels::GV_ISA

@@ -3,6 +3,7 @@
 #pragma once
 #include "../kernels/table.h"
 #include "deal.h"
+#include "past.h"
 
 namespace gv::ops {
 
@@ -34,9 +35,17 @@ template <class T> struct ActivationBackward {
   index lddx;
 };
 
+// Memory is what relu and leaky_relu wait for; the others compute for longer than a store takes.
+inline bool activation_worth_past(Activation kind, index bytes) {
+  return (kind == Activation::relu || kind == Activation::leaky_relu) && worth_past(bytes);
+}
+
 template <class T>
 void run(const kernels::Kernels<T>& k, const ActivationForward<T>& g, int worker, int workers) noexcept {
-  const PanelShare s = share_of_panel(g.rows, g.cols, g.ldx == g.cols && g.ldy == g.cols, worker, workers);
+  const bool flat = g.ldx == g.cols && g.ldy == g.cols;
+  const PanelShare s = share_of_panel(g.rows, g.cols, flat, worker, workers);
+  if (flat && g.x != g.y && activation_worth_past(g.kind, g.rows * g.cols * index(sizeof(T))))
+    return k.activation_past(g.kind, g.params, s.cols, g.x + s.col, g.y + s.col);
   k.activation(g.kind, g.params, s.rows, s.cols, g.x + s.at(g.ldx), g.ldx, g.y + s.at(g.ldy), g.ldy);
 }
 
@@ -44,6 +53,9 @@ template <class T>
 void run(const kernels::Kernels<T>& k, const ActivationBackward<T>& g, int worker, int workers) noexcept {
   const bool flat = g.lddy == g.cols && g.ldx == g.cols && g.lddx == g.cols;
   const PanelShare s = share_of_panel(g.rows, g.cols, flat, worker, workers);
+  if (flat && g.dx != g.dy && g.dx != g.x &&
+      activation_worth_past(g.kind, g.rows * g.cols * index(sizeof(T))))
+    return k.activation_backward_past(g.kind, g.params, s.cols, g.dy + s.col, g.x + s.col, g.dx + s.col);
   k.activation_backward(g.kind, g.params, s.rows, s.cols, g.dy + s.at(g.lddy), g.lddy, g.x + s.at(g.ldx),
                         g.ldx, g.dx + s.at(g.lddx), g.lddx);
 }

@@ -8,22 +8,6 @@ namespace {
 template <class P> P* at(P* p, index column) { return p ? p + column : nullptr; }
 index smaller(index a, index b) { return a < b ? a : b; }
 
-// mean[j] = Σ_r (x[r][j] - m[j]) / rows: what is left of the mean when m is taken off. The gradient
-// kernel sums dy * (x - m); here dy is a row of ones under every row.
-template <class T>
-void offsets(const kernels::Kernels<T>& k, index rows, index n, const T* x, index ldx, const T* m, T* shift,
-             double* scratch) noexcept {
-  double *total = scratch, *block = scratch + n, *counts = scratch + 2 * n;
-  T* ones = reinterpret_cast<T*>(scratch + 3 * n);
-  for (index j = 0; j < n; ++j) ones[j] = T(1);
-  for (index r = 0; r < rows; r += kRowBlock) {
-    k.bn_backward_sums(smaller(rows - r, kRowBlock), n, ones, 0, x + r * ldx, ldx, m, nullptr, nullptr, false,
-                       counts, r == 0 ? total : block);
-    for (index j = 0; r > 0 && j < n; ++j) total[j] += block[j];
-  }
-  for (index j = 0; j < n; ++j) shift[j] = T(total[j] / double(rows));
-}
-
 // The moments are doubles, too short for what a mean in double cannot hold. With T = double this
 // takes m2 once more, the blocks merged by their distances from the mean instead of by their
 // means, and leaves the mean of those distances in scratch + 3n. m, shift and c serve as scratch.
@@ -41,7 +25,7 @@ void refine(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, Range
     k.bn_backward_sums(some, n, ones, 0, x, args.ldx, m, nullptr, nullptr, false, counts,
                        r == 0 ? rest : offset);
     for (index i = 0; i < n; ++i) (r == 0 ? rest : offset)[i] /= double(some);
-    if (rows > kRowBlock) k.moments(some, n, x, args.ldx, unused, r == 0 ? args.m2 + j : m2);
+    if (rows > kRowBlock) k.moments(some, n, x, args.ldx, nullptr, unused, r == 0 ? args.m2 + j : m2);
     if (r > 0) k.moments_merge(n, r, rest, args.m2 + j, some, offset, m2);
   }
 }
@@ -54,10 +38,10 @@ void batchnorm_moments_panel(const kernels::Kernels<T>& k, index rows, const T* 
   const index n = cols.size();
   const T* panel = x + cols.first;
   double *mean_panel = mean + cols.first, *m2_panel = m2 + cols.first;
-  k.moments(smaller(rows, kRowBlock), n, panel, ldx, mean_panel, m2_panel);
+  k.moments(smaller(rows, kRowBlock), n, panel, ldx, nullptr, mean_panel, m2_panel);
   for (index r = kRowBlock; r < rows; r += kRowBlock) {
     const index some = smaller(rows - r, kRowBlock);
-    k.moments(some, n, panel + r * ldx, ldx, scratch, scratch + n);
+    k.moments(some, n, panel + r * ldx, ldx, nullptr, scratch, scratch + n);
     k.moments_merge(n, r, mean_panel, m2_panel, some, scratch, scratch + n);
   }
 }
@@ -87,16 +71,23 @@ void batchnorm_backward_sums_panel(const kernels::Kernels<T>& k, const BatchNorm
                                    double* scratch) noexcept {
   const index n = cols.size(), j = cols.first;
   if (n <= 0) return;
-  double *sum_dy = scratch, *sum_dyx = scratch + n;
-  double *block_dy = scratch + 2 * n, *block_dyx = scratch + 3 * n;
+  double *sum_dy = scratch, *sum_dyx = scratch + n, *sum_x = scratch + 2 * n, *block = scratch + 3 * n;
   for (index r = 0; r < args.rows; r += kRowBlock) {
-    k.bn_backward_sums(smaller(args.rows - r, kRowBlock), n, args.dy + r * args.lddy + j, args.lddy,
-                       args.x + r * args.ldx + j, args.ldx, args.m + j, at(args.a, j), at(args.c, j),
-                       args.relu, r == 0 ? sum_dy : block_dy, r == 0 ? sum_dyx : block_dyx);
+    const index some = smaller(args.rows - r, kRowBlock);
+    const T *dy = args.dy + r * args.lddy + j, *x = args.x + r * args.ldx + j;
+    double* into = r == 0 ? sum_dy : block;
+    if (args.found_shift)
+      k.bn_backward_sums_and_shift(some, n, dy, args.lddy, x, args.ldx, args.m + j, nullptr, nullptr, into,
+                                   into + n, into + 2 * n);
+    else
+      k.bn_backward_sums(some, n, dy, args.lddy, x, args.ldx, args.m + j, at(args.a, j), at(args.c, j),
+                         args.relu, into, into + n);
     if (r == 0) continue;
-    for (index i = 0; i < n; ++i) sum_dy[i] += block_dy[i];
-    for (index i = 0; i < n; ++i) sum_dyx[i] += block_dyx[i];
+    for (index i = 0; i < n; ++i) sum_dy[i] += block[i];
+    for (index i = 0; i < n; ++i) sum_dyx[i] += block[n + i];
+    for (index i = 0; args.found_shift && i < n; ++i) sum_x[i] += block[2 * n + i];
   }
+  for (index i = 0; args.found_shift && i < n; ++i) args.found_shift[j + i] = T(sum_x[i] / double(args.rows));
   k.bn_backward_coefficients(n, args.rows, sum_dy, sum_dyx, args.shift + j, args.rstd + j, at(args.gamma, j),
                              args.dgamma + j, args.dbeta + j, args.c1 + j, args.c2 + j, args.c3 + j);
 }
@@ -129,26 +120,30 @@ void batchnorm_inference_panel(const kernels::Kernels<T>& k, const BatchNormInfe
              args.y + j, args.ldy);
 }
 
-template <class T>
-void batchnorm_shift_panel(const kernels::Kernels<T>& k, index rows, const T* x, index ldx, const T* m,
-                           T* shift, Range cols, double* scratch) noexcept {
-  const index j = cols.first;
-  if (cols.size() > 0) offsets(k, rows, cols.size(), x + j, ldx, m + j, shift + j, scratch);
+// The columns that a worker takes at a time, so that a panel that was read stays in L2 until it is
+// read again; one worker's L2 is a megabyte or more on every processor of the last years.
+template <class T, class Panel> void for_panels(index rows, Range cols, int matrices, Panel&& panel) {
+  constexpr index kPanelBytes = index(3) << 18;
+  const index most = kPanelBytes / (rows * matrices * index(sizeof(T))) / kColumnGrain<T> * kColumnGrain<T>;
+  const index width = most > 4 * kColumnGrain<T> ? most : 4 * kColumnGrain<T>;
+  for (index j = cols.first; j < cols.last; j += width) panel(Range{j, smaller(j + width, cols.last)});
 }
 
 // A worker's part of the shared scratch starts where its columns start: the need is linear in cols.
 template <class T>
 void run(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, double* scratch, int worker,
          int workers) noexcept {
-  const Range cols = share(args.cols, kColumnGrain<T>, worker, workers);
-  batchnorm_forward_panel(k, args, cols, scratch + batchnorm_forward_scratch(args.rows, cols.first));
+  for_panels<T>(args.rows, share(args.cols, kColumnGrain<T>, worker, workers), 1, [&](Range cols) {
+    batchnorm_forward_panel(k, args, cols, scratch + batchnorm_forward_scratch(args.rows, cols.first));
+  });
 }
 
 template <class T>
 void run(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, double* scratch, int worker,
          int workers) noexcept {
-  const Range cols = share(args.cols, kColumnGrain<T>, worker, workers);
-  batchnorm_backward_panel(k, args, cols, scratch + batchnorm_backward_scratch(args.rows, cols.first));
+  for_panels<T>(args.rows, share(args.cols, kColumnGrain<T>, worker, workers), 2, [&](Range cols) {
+    batchnorm_backward_panel(k, args, cols, scratch + batchnorm_backward_scratch(args.rows, cols.first));
+  });
 }
 
 template <class T>
@@ -169,8 +164,6 @@ void run(const kernels::Kernels<T>& k, const BatchNormInference<T>& args, int wo
                                          double*) noexcept;                                               \
   template void batchnorm_inference_panel(const kernels::Kernels<T>&, const BatchNormInference<T>&,       \
                                           Range) noexcept;                                                \
-  template void batchnorm_shift_panel(const kernels::Kernels<T>&, index, const T*, index, const T*, T*,   \
-                                      Range, double*) noexcept;                                           \
   template void run(const kernels::Kernels<T>&, const BatchNormForward<T>&, double*, int, int) noexcept;  \
   template void run(const kernels::Kernels<T>&, const BatchNormBackward<T>&, double*, int, int) noexcept; \
   template void run(const kernels::Kernels<T>&, const BatchNormInference<T>&, int, int) noexcept;

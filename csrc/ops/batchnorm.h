@@ -41,6 +41,7 @@ template <class T> struct BatchNormBackward {
   index lddx;
   T *dgamma, *dbeta;  // out, overwritten
   T *c1, *c2, *c3;    // out: the coefficients of dx
+  T* found_shift;     // null, or where shift points: out, found from x as only m was kept; without relu
 };
 
 template <class T> struct BatchNormInference {
@@ -56,7 +57,7 @@ template <class T> struct BatchNormInference {
 
 // Doubles of scratch that a panel of so many columns needs.
 constexpr index batchnorm_forward_scratch(index, index cols) { return 4 * cols; }
-constexpr index batchnorm_backward_scratch(index, index cols) { return 4 * cols; }
+constexpr index batchnorm_backward_scratch(index, index cols) { return 6 * cols; }
 
 // mean and m2 of the columns; rows >= 1.
 template <class T>
@@ -83,11 +84,6 @@ void batchnorm_backward_panel(const kernels::Kernels<T>& k, const BatchNormBackw
 template <class T>
 void batchnorm_inference_panel(const kernels::Kernels<T>& k, const BatchNormInference<T>& args,
                                Range cols) noexcept;
-
-// shift = mean of (x - m), when only the rounded mean m of x was kept. Scratch as for forward.
-template <class T>
-void batchnorm_shift_panel(const kernels::Kernels<T>& k, index rows, const T* x, index ldx, const T* m,
-                           T* shift, Range cols, double* scratch) noexcept;
 
 // A worker's share of the whole. scratch belongs to all: batchnorm_*_scratch(rows, cols) doubles.
 template <class T>

@@ -153,9 +153,9 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
     const index ld = this->columns, n = cols.size(), j = cols.first;
     double* sums = reinterpret_cast<double*>(scratch);
     T* own = reinterpret_cast<T*>(sums + ops::batchnorm_backward_scratch(rows.size(), n)) - j;
-    ops::BatchNormBackward<T> args{rows.size(), ld,      dy_.get(), ld,  x_.get(),     ld,         s.m,
-                                   s.shift,     s.rstd,  s.a,       s.c, gamma_.get(), relu_,      dx_.get(),
-                                   ld,          nullptr, nullptr,   own, own + n,      own + 2 * n};
+    ops::BatchNormBackward<T> args{rows.size(), ld,      dy_.get(), ld,  x_.get(),     ld,          s.m,
+                                   s.shift,     s.rstd,  s.a,       s.c, gamma_.get(), relu_,       dx_.get(),
+                                   ld,          nullptr, nullptr,   own, own + n,      own + 2 * n, nullptr};
     args.dgamma = dgamma_ ? dgamma_.get() : own + 3 * n;
     args.dbeta = dbeta_ ? dbeta_.get() : own + 4 * n;
     ops::batchnorm_backward_sums_panel(*c.kernels, args, cols, sums);
@@ -168,8 +168,9 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
       c.kernels->bn_update_running(n, rows.size(), moments_.get() + j, moments_.get() + ld + j, momentum_,
                                    running_mean_.get() + j, running_var_.get() + j);
   }
-  index scratch_bytes(index) const override {
-    return this->columns * (4 * index(sizeof(double)) + 5 * index(sizeof(T)));
+  index scratch_bytes(index batch) const override {
+    return ops::batchnorm_backward_scratch(batch, this->columns) * index(sizeof(double)) +
+           this->columns * 5 * index(sizeof(T));
   }
   double nanoseconds(index batch) const override {
     return 3 * PanelStep<T>::nanoseconds(batch) + double(this->columns);
