@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks import compare, gemm, step
-from benchmarks.harness import Effort
-from benchmarks.machine import describe, load
-from benchmarks.peers.worker import PEERS
-from benchmarks.report import Result, Run, busy, machine_line, notes, table
+from gvcore.bench.harness import Effort
+from gvcore.bench.machine import describe, load
+from gvcore.bench.worker import PEERS
+from gvcore.bench.report import Result, Run, busy, machine_line, notes, table
 
 __all__ = ["main"]
 
