@@ -21,7 +21,7 @@ Answers = Mapping[str, Mapping[str, Sequence[float]]]  # of a peer (by name), by
 def check_answers(
     case: object, expected: Sequence[float] | NDArray[np.float64], answers: Answers, tolerance: float
 ) -> None:
-    """Raise unless all answers are within `tolerance` of the expected ones, relative to the largest of them."""
+    """Raise unless all answers are within `tolerance` of the expected ones, relative to the largest."""
     wanted = np.asarray(expected, np.float64)
     for peer, variants in answers.items():
         for settings, given in variants.items():
@@ -43,5 +43,6 @@ def check_losses(net: Net, losses: Answers) -> None:
             found, wanted = np.array(given), np.array(expected[: len(given)])
             if not np.abs(found / wanted - 1).max() <= LOSS_TOLERANCE:
                 raise AssertionError(
-                    f"[bench] expected {peer} ({settings}) to compute the losses {wanted} on {net}, got {found}"
+                    f"[bench] expected {peer} ({settings}) to compute the losses {wanted} on {net}, "
+                    f"got {found}"
                 )

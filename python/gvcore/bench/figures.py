@@ -1,4 +1,4 @@
-"""A figure that was measured, next to its target if there is one. Whether it is met is computed, never written."""
+"""A figure that was measured, next to its target if there is one; whether it is met is computed."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _SCALES = {"x": (1.0, "x", 2), "%": (100.0, " %", 1), "us": (1e6, " us", 2), "MB
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a case; `unit` is ``"x"``, ``"%"``, ``"us"`` or ``"MB"``, `value` plain, in seconds or bytes.
+    """One figure of a case, in plain numbers, seconds or bytes; `unit`: ``"x"``, ``"%"``, ``"us"``, ``"MB"``.
 
-    A value of None says that it could not be measured: a peer is not installed.
+    A value of None says that it could not be measured: a peer is not installed. `partial` says that the best
+    of some peers was taken and others are missing: such a figure can miss its target, but not meet it.
     """
 
     name: str
@@ -25,13 +26,15 @@ class Figure:
     unit: str = "x"
     target: float | None = None
     at_most: bool = False
+    partial: bool = False
 
     @property
     def met(self) -> bool | None:
-        """Whether the target is met; None without a target or a value."""
+        """Whether the target is met; None where nobody can say."""
         if self.target is None or self.value is None:
             return None
-        return self.value <= self.target if self.at_most else self.value >= self.target
+        met = self.value <= self.target if self.at_most else self.value >= self.target
+        return None if met and self.partial else met
 
     def text(self) -> str:
         """Return the value for a table."""
@@ -45,7 +48,7 @@ class Figure:
         if self.target is None:
             return ""
         scale, unit, _ = _SCALES[self.unit]
-        return f"{'<=' if self.at_most else '>='} {self.target * scale:g}{unit}"
+        return f"{'<=' if self.at_most else '>='} {self.target * scale:.3g}{unit}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything, for JSON."""

@@ -1,4 +1,4 @@
-"""Suite ``gemm``: `gvcore.functional.matmul(a, b, out=…)` against the peak of the machine and NumPy's product."""
+"""Suite ``gemm``: `gvcore.functional.matmul(a, b, out=…)` against the machine's peak and NumPy's product."""
 
 from __future__ import annotations
 
@@ -89,9 +89,7 @@ def local(product: Product) -> Local:
     return Local(lambda: gv.functional.matmul(a, b, out=out))
 
 
-def measure(
-    group: str, case: Case, threads: int, remotes: Mapping[str, Remote], options: Options
-) -> Result:
+def measure(group: str, case: Case, threads: int, remotes: Mapping[str, Remote], options: Options) -> Result:
     """Time one product by everybody."""
     product = case.product
     result = Result("gemm", str(product), product.to_dict(), threads, group=group)
@@ -116,9 +114,7 @@ def measure(
     return result
 
 
-def run(
-    options: Options, peers: Mapping[str, str] = NUMPY, paths: tuple[Path, ...] = ()
-) -> Iterator[Result]:
+def run(options: Options, peers: Mapping[str, str] = NUMPY, paths: tuple[Path, ...] = ()) -> Iterator[Result]:
     """Time all products, on one thread and on as many as gvcore uses."""
     counts = [1] if options.quick else sorted({1, gv.get_num_threads()})
     for threads in [options.threads] if options.threads else counts:

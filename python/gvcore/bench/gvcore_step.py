@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import gvcore as gv
+from gvcore import nn
 from gvcore.bench.prepared import Prepared
 from gvcore.bench.residual_net import CLASSES, DECAY, EPS, FEATURES, MOMENTUM, RATE, RUNNING_MOMENTUM, Net
-from gvcore import nn
 
 __all__ = ["build", "prepare"]
 

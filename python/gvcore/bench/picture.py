@@ -34,9 +34,12 @@ def check_picture() -> None:
         raise ImportError('a picture needs matplotlib: pip install "gvcore[plot]"')
 
 
-def bars(results: Sequence[Result], options: Options) -> tuple[list[str], dict[str, list[float]], list[float]]:
-    """Return the cases, how many times gvcore's time each peer needs (NaN: not measured), and the shares of the
-    limit; of the results of `compare`, or of `step` if there are no others.
+def bars(
+    results: Sequence[Result], options: Options
+) -> tuple[list[str], dict[str, list[float]], list[float]]:
+    """Return the cases, how many times gvcore's time each peer needs, and the shares of the limit.
+
+    NaN stands for what was not measured. The results are those of `compare`, or of `step` without it.
     """
     steps = [r for r in results if r.suite == "compare"] or [r for r in results if r.suite == "step"]
     labels, shares = [], []
@@ -76,7 +79,7 @@ def draw(results: Sequence[Result], path: str | Path, options: Options, caption:
         _ratios(axes[0], heights, len(labels))
     _shares(axes[-1], shares)
     axes[-1].set_xticks(range(len(labels)), labels, fontsize=8)
-    axes[0].set_title("One training step, forward, backward and update: rows x width, residual blocks", fontsize=11)
+    axes[0].set_title("One training step (forward, backward, update) of residual nets", fontsize=11)
     if caption:
         figure.supxlabel(caption, fontsize=7, color="0.35")
     figure.savefig(path, dpi=150)

@@ -50,7 +50,7 @@ def options_of(
         if value is not None and value < 1:
             raise ValueError(f"[bench] expected --{name} of at least 1, got {value}")
     if unknown := set(peers or ()) - {*PEERS, "gvcore"}:
-        raise ValueError(f"[bench] expected peers out of {', '.join(PEERS)}, got {', '.join(sorted(unknown))}")
+        raise ValueError(f"[bench] expected peers of {', '.join(PEERS)}, got {', '.join(sorted(unknown))}")
     effort = Effort.quick() if quick else Effort()
     if parsed.rounds is not None:
         effort = Effort(parsed.rounds, effort.seconds, effort.pause)

@@ -116,7 +116,7 @@ class Remote:
 def start(
     functions: Mapping[str, str], threads: int, options: Options, paths: tuple[Path, ...] = ()
 ) -> Iterator[tuple[dict[str, Remote], dict[str, str]]]:
-    """Start the peers that are wanted, for the length of a ``with``; also return who cannot run here and why."""
+    """Start the peers that are wanted, for the length of a ``with``; also return who cannot run, and why."""
     skipped: dict[str, str] = {}
     remotes: dict[str, Remote] = {}
     with contextlib.ExitStack() as stack:

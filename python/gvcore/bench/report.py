@@ -165,7 +165,7 @@ def _row(result: Result, peers: Sequence[str], figures: Sequence[str], minima: b
 
 
 def table(results: Sequence[Result], *, minima: bool = False) -> str:
-    """Return one table: milliseconds, the limit, figures and targets, and in brackets each peer over gvcore."""
+    """Return one table: milliseconds, the limit, figures, targets, and in brackets each peer over gvcore."""
     peers = list(dict.fromkeys(name for r in results for name in [*r.times, *r.skipped] if name != OURS))
     figures = list(dict.fromkeys(figure.name for r in results for figure in r.figures))
     kind = "min" if minima else "median"
@@ -181,7 +181,7 @@ def verdict(results: Sequence[Result]) -> str:
     """Return how many targets were met, and those that were not."""
     aimed = [(r, f) for r in results for f in r.figures if f.met is not None]
     missed = [f"{r.suite} {r.case}, {f.name}: {f.text()} ({f.target_text()})" for r, f in aimed if not f.met]
-    unknown = sum(f.target is not None and f.value is None for r in results for f in r.figures)
+    unknown = sum(f.target is not None and f.met is None for r in results for f in r.figures)
     lines = [f"Targets met: {len(aimed) - len(missed)} of {len(aimed)}"]
     if unknown:
         lines[0] += f"; {unknown} more need a peer that is not installed or was left out"
