@@ -1,4 +1,4 @@
-"""Suite ``gather``: a step on rows in shuffled order, gathered in C++, next to rows in order and NumPy's take.
+"""Suite ``gather``: a step on rows in shuffled order, gathered in C++, next to rows in order and to NumPy.
 
 The net is one narrow layer, so that a step is little more than reading its rows. "in order" is the step on
 rows that lie one after the other, "take + step" first copies the batch with NumPy, as a loop in Python would.

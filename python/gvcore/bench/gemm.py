@@ -102,8 +102,8 @@ def measure(group: str, case: Case, threads: int, remotes: Mapping[str, Remote],
     isa = case.isa or gv.available_isas()[0]
     with gv.threads(threads), gv.isa(isa):
         peak, memory = Peak(threads, product.dtype), Memory(threads, product.bytes)
-        everybody = {"peak": peak, "memory": memory, OURS: local(product), **contestants}
-        samples = interleave(everybody, options.effort)
+        contestants = {"peak": peak, "memory": memory, OURS: local(product), **contestants}
+        samples = interleave(contestants, options.effort)
     rates = peak.rate(samples.pop("peak")), memory.rate(samples.pop("memory"))
     result.times = {name: summarize(seconds) for name, seconds in samples.items()}
     result.limit = Limit(product.flop, product.bytes, *rates)

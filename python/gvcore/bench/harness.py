@@ -91,14 +91,14 @@ class Local:
     most_samples = 1000
 
     def __init__(self, call: Callable[[], Any], shortest: float = 1e-4) -> None:
-        self._call = call
+        self.call = call
         call()
         self.calls = 1
         while (elapsed := self._sample()) * self.calls < shortest and self.calls < 1 << 20:
             self.calls *= 2 if elapsed <= 0 else max(2, min(64, int(shortest / (elapsed * self.calls)) + 1))
 
     def _sample(self) -> float:
-        call, calls = self._call, self.calls
+        call, calls = self.call, self.calls
         start = time.perf_counter()
         for _ in range(calls):
             call()

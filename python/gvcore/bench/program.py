@@ -92,7 +92,8 @@ def run_suites(
         for group, members in groupby(results, key=lambda result: result.group):
             title = f"\n{group}\n" if group else ""
             write(f"{title}\n{table(list(members), minima=options.minima)}")
-        write("\n" + "\n".join(f"- {line}" for line in notes(results)))
+        if lines := notes(results):
+            write("\n" + "\n".join(f"- {line}" for line in lines))
         run.results += results
     run.machine["load_at_the_end"] = load()
     write(f"\nLoad before and after: {run.machine['load']}, {run.machine['load_at_the_end']}")

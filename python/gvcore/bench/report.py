@@ -215,12 +215,13 @@ def notes(results: Sequence[Result]) -> list[str]:
         parts = [f"{max(flop):.0f} GFLOP/s"] if flop else []
         parts += [f"{min(memory):.0f}-{max(memory):.0f} GB/s (by working set)"] if memory else []
         lines.append(f"{threads} thread{'s' * (threads > 1)}: {', '.join(parts)}")
+    timed = sum(bool(result.times) for result in results)
     for kind in ("settings", "skipped"):
         seen: dict[str, list[str]] = {}
         for result in results:
             for name, text in getattr(result, kind).items():
                 seen.setdefault(f"{name}: {text}", []).append(result.case)
         for text, cases in seen.items():
-            where = "" if len(cases) == len(results) else f" [{'; '.join(cases)}]"
+            where = "" if len(cases) >= timed else f" [{'; '.join(cases)}]"
             lines.append(("skipped " if kind == "skipped" else "") + text + where)
     return lines
