@@ -21,7 +21,7 @@ from gvcore.bench.harness import Contestant, Local, Options, interleave, summari
 from gvcore.bench.machine import Peak
 from gvcore.bench.report import OURS, Limit, Result, Summary
 
-__all__ = ["bare", "check_stack", "run", "stack", "target"]
+__all__ = ["bare", "check_stack", "per_block", "run", "stack", "target"]
 
 ROWS = 256
 SHALLOW, DEEP = 4, 20
@@ -90,8 +90,8 @@ def check_stack(width: int) -> None:
         raise AssertionError(f"[bench] expected a block of width {width} to compute its gradient")
 
 
-def _per_block(deep: Summary, shallow: Summary) -> Summary:
-    """The slope of each statistic."""
+def per_block(deep: Summary, shallow: Summary) -> Summary:
+    """Return what a block takes: the slope of each statistic."""
     blocks = DEEP - SHALLOW
     parts = {
         name: (getattr(deep, name) - getattr(shallow, name)) / blocks
@@ -121,7 +121,7 @@ def run(options: Options) -> Iterator[Result]:
         limit = Limit(flop, 0.0, peak.rate(samples.pop("peak")), 1.0)
         call = options.seconds(summarize(samples["call"]))
         products = summarize([s / (DEEP - SHALLOW) - 3 * call for s in samples["bare"]])
-        ours = _per_block(summarize(samples["deep"]), summarize(samples["shallow"]))
+        ours = per_block(summarize(samples["deep"]), summarize(samples["shallow"]))
         result = Result(
             "block",
             f"{ROWS} rows, width {width}",
