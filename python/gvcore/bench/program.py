@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
@@ -76,6 +77,7 @@ def run_suites(
         write(warning)
     for name, suite in suites.items():
         results = []
+        began = time.perf_counter()
         try:
             for result in suite(options):
                 if sys.stderr.isatty():
@@ -88,7 +90,7 @@ def run_suites(
         finally:
             if sys.stderr.isatty():
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
-        write(f"\n## {name}")
+        write(f"\n## {name} ({time.perf_counter() - began:.0f} s)")
         for group, members in groupby(results, key=lambda result: result.group):
             title = f"\n{group}\n" if group else ""
             write(f"{title}\n{table(list(members), minima=options.minima)}")
