@@ -183,6 +183,17 @@ def test_the_program_writes_what_it_found(tmp_path: Path, capsys: pytest.Capture
         "gvcore grows by", "numpy grows by", "of torch",
     ]  # fmt: skip
     assert "random pictures" in by_suite["mnist"][0]["case"]
+    large = 2 << 20  # bytes of the fixture's arrays
+    counted = {name: by_suite[name][0]["limit"]["bytes"] for name in ("batchnorm", "optim", "mnist")}
+    assert counted == {"batchnorm": 5 * large, "optim": 5 * large, "mnist": 4 * 784 * mnist.ROWS}
+    assert [result["limit"]["bytes"] for result in by_suite["elementwise"][:2]] == [2 * (256 << 10), large]
+    assert by_suite["mnist"][0]["limit"]["flop"] == digits_mlp.epoch_flop(mnist.ROWS)
+    assert by_suite["block"][0]["limit"]["flop"] == 6 * 256 * 8 * 8
+    (product,) = by_suite["gemm"]
+    share = (
+        product["limit"]["flop"] / product["limit"]["flop_per_second"] / product["times"]["gvcore"]["median"]
+    )
+    assert product["figures"][0]["value"] == pytest.approx(share)
     groups = [result["group"] for result in by_suite["shapes"]]
     assert groups == ["best peer / gvcore"] * 3 + ["the worst, timed again"] * 2 + ["the smallest calls"] * 4
 
