@@ -21,6 +21,7 @@ from gvcore.bench.gvcore_step import build
 from gvcore.bench.harness import Effort, Local, Options, Summary, interleave, summarize
 from gvcore.bench.machine import Memory, Peak
 from gvcore.bench.numpy_step import NumpyStep
+from gvcore.bench.prepared import Prepared, fastest
 from gvcore.bench.product import Product, check
 from gvcore.bench.remote import Remote
 from gvcore.bench.report import Limit, Result, milliseconds, table, verdict
@@ -161,6 +162,20 @@ def test_a_wrong_product_is_found(layout: str) -> None:
 
 
 # ---- turns and tables ---------------------------------------------------------------------------
+
+
+def test_the_fastest_variant_is_chosen() -> None:
+    class Fixed:
+        def __init__(self, seconds: float) -> None:
+            self.seconds = seconds
+
+        def turn(self, seconds: float) -> Sequence[float]:
+            return [self.seconds]
+
+    made = [Prepared(lambda: 0.0, str(s), lambda s=s: [s], Fixed(s)) for s in (3.0, 1.0, 2.0)]
+    best, contestant, answers = fastest(iter(made))
+    assert (best.settings, contestant.turn(0.0)) == ("1.0", [1.0])
+    assert answers == {"3.0": [3.0], "1.0": [1.0], "2.0": [2.0]}
 
 
 def test_contestants_take_turns() -> None:

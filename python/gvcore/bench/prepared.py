@@ -34,15 +34,12 @@ class Prepared:
 
 def fastest(variants: Iterable[Prepared]) -> tuple[Prepared, Contestant, dict[str, list[float]]]:
     """Return the fastest of a peer's variants, ready for its turns, and the first answers of each."""
-    best: tuple[float, Prepared, Contestant] | None = None
+    ready: list[tuple[Prepared, Contestant]] = []
     answers: dict[str, list[float]] = {}
     for variant in variants:
         answers[variant.settings] = variant.first_answers()
-        contestant = variant.contestant or Local(variant.step)
-        seconds = 0.0
-        if best is not None or variant.contestant is None:
-            seconds = summarize(contestant.turn(0.1)).median
-        if best is None or seconds < best[0]:
-            best = seconds, variant, contestant
-    assert best is not None
-    return best[1], best[2], answers
+        ready.append((variant, variant.contestant or Local(variant.step)))
+    if len(ready) == 1:
+        return *ready[0], answers
+    best = min(ready, key=lambda pair: summarize(pair[1].turn(0.1)).median)
+    return *best, answers

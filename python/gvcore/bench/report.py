@@ -180,7 +180,11 @@ def table(results: Sequence[Result], *, minima: bool = False) -> str:
 def verdict(results: Sequence[Result]) -> str:
     """Return how many targets were met, and those that were not."""
     aimed = [(r, f) for r in results for f in r.figures if f.met is not None]
-    missed = [f"{r.suite} {r.case}, {f.name}: {f.text()} ({f.target_text()})" for r, f in aimed if not f.met]
+    missed = []
+    for r, f in aimed:
+        if not f.met:
+            where = f"{r.suite} {r.case}{f' [{r.group}]' if r.group else ''}"
+            missed.append(f"{where}, {f.name}: {f.text()} ({f.target_text()})")
     unknown = sum(f.target is not None and f.met is None for r in results for f in r.figures)
     lines = [f"Targets met: {len(aimed) - len(missed)} of {len(aimed)}"]
     if unknown:
