@@ -266,6 +266,14 @@ def test_a_picture_is_drawn(tmp_path: Path) -> None:
         picture.draw([], tmp_path / "none.png", OPTIONS)
 
 
+def test_a_picture_needs_a_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(program, "describe", lambda: pytest.fail("measured what cannot be drawn"))
+    with pytest.raises(SystemExit):
+        main(["gemm", "--picture", "gemm.png"])
+    assert "expected a suite compare or step for a picture, got gemm" in capsys.readouterr().err
+
+
 def test_without_matplotlib_the_extra_is_named_before_anything_is_timed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,10 @@ def run_suites(
     """Run suites by name, write their tables as text, and the files that were asked for."""
     if picture:
         check_picture()  # before minutes of measuring
+        if not {"compare", "step"} & set(suites):
+            raise ValueError(
+                f"[bench] expected a suite compare or step for a picture, got {', '.join(suites)}"
+            )
     run = Run(describe())
     write(machine_line(run.machine))
     if warning := busy(run.machine["load"]):
