@@ -1,39 +1,56 @@
-"""``python -m benchmarks [step|gemm|compare …]``: reads arguments, runs suites, prints."""
+"""``python -m benchmarks [SUITE …]``: reads arguments, runs suites, prints; README.md explains them."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from benchmarks import compare, gemm, step
-from benchmarks.harness import Effort
-from benchmarks.machine import describe, load
-from benchmarks.peers.worker import PEERS
-from benchmarks.report import Result, Run, busy, machine_line, notes, table
+from benchmarks import (
+    batchnorm,
+    block,
+    compare,
+    elementwise,
+    gather,
+    memory,
+    mnist,
+    optim,
+    scaling,
+    shapes,
+    width,
+)
+from gvcore.bench import gemm, step
+from gvcore.bench.program import Suite, add_options, options_of, run_suites
+from gvcore.bench.remote import PEERS
 
 __all__ = ["main"]
 
-SUITES: dict[str, Callable[..., Iterator[Result]]] = {
+
+SUITES: dict[str, Suite] = {
     "step": step.run,
-    "gemm": gemm.run,
     "compare": compare.run,
+    "mnist": mnist.run,
+    "memory": memory.run,
+    "gemm": gemm.run,
+    "shapes": shapes.run,
+    "scaling": scaling.run,
+    "batchnorm": batchnorm.run,
+    "elementwise": elementwise.run,
+    "optim": optim.run,
+    "gather": gather.run,
+    "block": block.run,
+    "width": width.run,
 }
-DEFAULT = ["step", "gemm"]
+DEFAULT = [name for name in SUITES if name != "step"]  # compare has it all
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)}; default {DEFAULT}")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{', '.join(SUITES)} (all but step)")
     parser.add_argument("--quick", action="store_true", help="fewer cases, shorter turns")
-    parser.add_argument("--threads", type=int, metavar="N", help="of every case, instead of its own")
-    parser.add_argument("--rounds", type=int, metavar="N", help="turns of each contestant")
-    parser.add_argument("--json", metavar="FILE", help="write everything that was measured")
-    parser.add_argument("--minima", action="store_true", help="print minima, not medians: busy machines")
+    add_options(parser)
     known = ",".join(PEERS)
-    parser.add_argument("--peers", default=known, metavar="A,B", help="of compare (default: %(default)s)")
+    parser.add_argument("--peers", default=known, metavar="A,B", help="compared with (default: %(default)s)")
     parser.add_argument(
         "--python",
         action="append",
@@ -46,37 +63,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
-    options = parser.parse_args(arguments)
-    peers = [name.strip() for name in options.peers.split(",")]
-    for given, known in ((options.suites, SUITES), (peers, PEERS)):
-        if unknown := set(given) - set(known):
-            parser.error(f"expected some of {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    if options.threads is not None and options.threads < 1:
-        parser.error(f"expected --threads of at least 1, got {options.threads}")
-    effort = Effort.quick() if options.quick else Effort()
-    if options.rounds is not None:
-        effort = Effort(max(1, options.rounds), effort.seconds)
-    pythons = dict(pair.split("=", 1) for pair in options.python if "=" in pair)
-
-    run = Run(describe())
-    print(machine_line(run.machine))
-    if warning := busy(run.machine["load"]):
-        print(warning, flush=True)
-    for name in options.suites or DEFAULT:
-        extra: dict[str, Any] = {"peers": peers, "pythons": pythons} if name == "compare" else {}
-        suite = functools.partial(SUITES[name], effort, quick=options.quick, threads=options.threads, **extra)
-        results = []
-        for result in suite():
-            if sys.stderr.isatty():
-                print(f"{name}: {result.case:40}", end="\r", file=sys.stderr, flush=True)
-            results.append(result)
-        print(f"\n{name}\n\n{table(results, minima=options.minima)}\n")
-        print("\n".join(notes(results)), flush=True)
-        run.results += results
-    run.machine["load_at_the_end"] = load()
-    print(f"\nLoad before and after: {run.machine['load']}, {run.machine['load_at_the_end']}")
-    if options.json:
-        run.write_json(options.json)
+    parsed = parser.parse_args(arguments)
+    if unknown := set(parsed.suites) - set(SUITES):
+        parser.error(f"expected some of {', '.join(SUITES)}, got {', '.join(sorted(unknown))}")
+    pythons = dict(pair.split("=", 1) for pair in parsed.python if "=" in pair)
+    peers = [name.strip() for name in parsed.peers.split(",")]
+    try:
+        options = options_of(parsed, quick=parsed.quick, peers=peers, pythons=pythons)
+        run_suites(
+            {name: SUITES[name] for name in parsed.suites or DEFAULT},
+            options,
+            json=parsed.json,
+            picture=parsed.picture,
+            write=lambda line: print(line, flush=True),
+        )
+    except (ValueError, ImportError) as error:
+        parser.error(str(error))
     return 0
 
 

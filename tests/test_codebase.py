@@ -38,7 +38,7 @@ PYTHON_ROOMS = [
     {"callbacks"},
     {"train"},
     {"models", "doctor", "inspection", "rangetest"},
-    {"sklearn", "interop", "cli", "demo", "cython_kernels"},
+    {"sklearn", "interop", "cli", "demo", "bench", "cython_kernels"},
     {"__main__"},
 ]
 # (importing file, imported room): why this arrow points the other way.

@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.peers.prepared import Prepared
-from benchmarks.residual_net import DECAY, EPS, MOMENTUM, RATE, RUNNING_MOMENTUM, Net
+from gvcore.bench.prepared import Prepared
+from gvcore.bench.residual_net import DECAY, EPS, MOMENTUM, RATE, RUNNING_MOMENTUM, Net
 
 __all__ = ["prepare"]
 
@@ -71,7 +71,8 @@ def _step(jax: Any, net: Net, unrolled: bool) -> Callable[[], float]:
     return step
 
 
-def prepare(net: Net, threads: int) -> Iterator[Prepared]:
+def prepare(case: dict[str, int], threads: int) -> Iterator[Prepared]:
+    net = Net(**case)
     # XLA makes as many threads as it may use processors; there is no other switch for all its pools.
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])

@@ -6,8 +6,8 @@ import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.peers.prepared import Prepared
-from benchmarks.residual_net import CLASSES, DECAY, EPS, FEATURES, MOMENTUM, RATE, RUNNING_MOMENTUM, Net
+from gvcore.bench.prepared import Prepared
+from gvcore.bench.residual_net import CLASSES, DECAY, EPS, FEATURES, MOMENTUM, RATE, RUNNING_MOMENTUM, Net
 
 __all__ = ["prepare", "prepare_compiled"]
 
@@ -59,7 +59,8 @@ def _step(torch: Any, net: Net, compiled: bool, **settings: bool) -> Callable[[]
     return step
 
 
-def prepare(net: Net, threads: int) -> Iterator[Prepared]:
+def prepare(case: dict[str, int], threads: int) -> Iterator[Prepared]:
+    net = Net(**case)
     torch = importlib.import_module("torch")
     torch.set_num_threads(threads)
     for setting in ("fused", "foreach"):
@@ -67,7 +68,8 @@ def prepare(net: Net, threads: int) -> Iterator[Prepared]:
         yield Prepared(step, f"torch {torch.__version__}, SGD({setting}=True)")
 
 
-def prepare_compiled(net: Net, threads: int) -> Iterator[Prepared]:
+def prepare_compiled(case: dict[str, int], threads: int) -> Iterator[Prepared]:
+    net = Net(**case)
     torch = importlib.import_module("torch")
     if net.depth > MOST_COMPILED_BLOCKS:
         raise NotImplementedError(f"compiles {MOST_COMPILED_BLOCKS} blocks at most, more take too long")

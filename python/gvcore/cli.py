@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import gvcore as gv
 from gvcore import demo
+from gvcore.bench import program
 
 __all__ = ["main"]
 
@@ -68,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("info", help="show version, instruction sets and threads")
     command.set_defaults(run=_info)
+
+    command = commands.add_parser(
+        "bench", help="time the training step and products against this machine's limit and NumPy"
+    )
+    program.add_options(command)
+    command.set_defaults(run=_bench)
     return parser
 
 
@@ -91,4 +98,19 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _info(options: argparse.Namespace) -> int:
     gv.show_config()
+    return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from gvcore.bench import gemm, step
+
+    suites: dict[str, program.Suite] = {"compare": step.compare, "gemm": gemm.run}
+    settings = program.options_of(options, quick=True, peers=["numpy"])
+    program.run_suites(
+        suites,
+        settings,
+        json=options.json,
+        picture=options.picture,
+        write=lambda line: print(line, flush=True),
+    )
     return 0

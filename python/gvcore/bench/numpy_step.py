@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.prepared import Prepared
-from benchmarks.residual_net import DECAY, EPS, MOMENTUM, RATE, RUNNING_MOMENTUM, Net, Values
+from gvcore.bench.prepared import Prepared
+from gvcore.bench.residual_net import DECAY, EPS, MOMENTUM, RATE, RUNNING_MOMENTUM, Net, Values
 
 __all__ = ["NumpyStep", "prepare"]
 
@@ -30,6 +30,8 @@ def _flat(values: Values) -> tuple[Array, Values]:
 
 
 class NumpyStep:
+    """A training step of the timed net in one dtype; a call trains on the next batch and returns the loss."""
+
     def __init__(self, net: Net, dtype: Any = np.float32) -> None:
         b, w, d = net.batch, net.width, net.depth
         self.net = net
@@ -125,6 +127,7 @@ class NumpyStep:
             p -= t
 
 
-def prepare(net: Net, threads: int) -> Iterator[Prepared]:
+def prepare(case: dict[str, int], threads: int) -> Iterator[Prepared]:
+    """Yield the step of a net given by its sizes."""
     # The threads are those of OPENBLAS_NUM_THREADS, set before NumPy was imported.
-    yield Prepared(NumpyStep(net), f"NumPy {np.__version__}")
+    yield Prepared(NumpyStep(Net(**case)), f"NumPy {np.__version__}")

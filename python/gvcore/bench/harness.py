@@ -6,14 +6,15 @@ computes was checked before. Not here: what is timed, and how a table is printed
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 
-__all__ = ["Contestant", "Effort", "Local", "Summary", "interleave", "summarize"]
+__all__ = ["Contestant", "Effort", "Local", "Options", "Summary", "interleave", "summarize"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Effort:
 
     @classmethod
     def quick(cls) -> Effort:
+        """Return what is enough to see an order of magnitude."""
         return cls(rounds=3, seconds=0.08)
 
 
@@ -40,11 +42,44 @@ class Summary:
     samples: int
 
     def to_dict(self) -> dict[str, float]:
+        """Return everything, for JSON."""
         return dict(vars(self))
 
 
+@dataclass(frozen=True)
+class Options:
+    """What a suite is asked for: see `wants` and `seconds`."""
+
+    effort: Effort = field(default_factory=Effort)
+    quick: bool = False  # fewer cases
+    threads: int | None = None  # of every case, instead of its own
+    peers: tuple[str, ...] | None = None  # who may take part; None: everybody
+    pythons: Mapping[str, str] = field(default_factory=dict)  # of peers that live in another environment
+    minima: bool = False  # judge by minima, not by medians: busy machines
+
+    def wants(self, peer: str) -> bool:
+        """Return whether a peer, or a variant of it ("torch fused"), was asked for."""
+        return self.peers is None or peer in self.peers or _family(peer) in self.peers
+
+    def python(self, peer: str) -> str:
+        """Return the interpreter of a peer."""
+        return self.pythons.get(_family(peer).partition(".")[0], sys.executable)
+
+    def seconds(self, summary: Summary) -> float:
+        """Return the time that decides."""
+        return summary.minimum if self.minima else summary.median
+
+
+def _family(peer: str) -> str:
+    # The two kinds of NumPy are peers of their own; what else has a space is a variant.
+    return peer if peer == "numpy avx512" else peer.partition(" ")[0]
+
+
 class Contestant(Protocol):
-    def turn(self, seconds: float) -> Sequence[float]: ...
+    """Anything that takes a turn of about so many seconds and returns its samples."""
+
+    def turn(self, seconds: float) -> Sequence[float]:
+        """Measure, and return the seconds of each sample."""
 
 
 class Local:
@@ -56,20 +91,21 @@ class Local:
     most_samples = 1000
 
     def __init__(self, call: Callable[[], Any], shortest: float = 1e-4) -> None:
-        self._call = call
+        self.call = call
         call()
         self.calls = 1
         while (elapsed := self._sample()) * self.calls < shortest and self.calls < 1 << 20:
             self.calls *= 2 if elapsed <= 0 else max(2, min(64, int(shortest / (elapsed * self.calls)) + 1))
 
     def _sample(self) -> float:
-        call, calls = self._call, self.calls
+        call, calls = self.call, self.calls
         start = time.perf_counter()
         for _ in range(calls):
             call()
         return (time.perf_counter() - start) / calls
 
     def turn(self, seconds: float) -> list[float]:
+        """Measure for so long, three samples at least."""
         self._sample()  # another contestant had the caches
         samples: list[float] = []
         end = time.perf_counter() + seconds

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import gvcore as gv
-from benchmarks.peers.prepared import Prepared
-from benchmarks.residual_net import CLASSES, DECAY, EPS, FEATURES, MOMENTUM, RATE, RUNNING_MOMENTUM, Net
 from gvcore import nn
+from gvcore.bench.prepared import Prepared
+from gvcore.bench.residual_net import CLASSES, DECAY, EPS, FEATURES, MOMENTUM, RATE, RUNNING_MOMENTUM, Net
 
 __all__ = ["build", "prepare"]
 
@@ -34,7 +34,9 @@ def build(net: Net) -> nn.Sequential:
     return module
 
 
-def prepare(net: Net, threads: int) -> Iterator[Prepared]:
+def prepare(case: dict[str, int], threads: int) -> Iterator[Prepared]:
+    """Yield the step of a net given by its sizes."""
+    net = Net(**case)
     gv.set_num_threads(threads)
     optimizer = gv.optim.SGD(lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
     train = gv.TrainStep(build(net), nn.CrossEntropyLoss(), optimizer)

@@ -14,7 +14,7 @@ import numpy as np
 import gvcore as gv
 from gvcore import _core
 
-__all__ = ["Memory", "Peak", "describe", "load"]
+__all__ = ["Memory", "Peak", "describe", "has_avx512", "load"]
 
 
 class Peak:
@@ -27,6 +27,7 @@ class Peak:
         self.flop = 0.0
 
     def turn(self, seconds: float) -> list[float]:
+        """Measure some passes."""
         self.flop, first = self._passes(self._threads, self._rounds, 3)
         count = max(3, min(100, int(min(seconds, 0.05) / min(first))))
         return self._passes(self._threads, self._rounds, count)[1]
@@ -48,6 +49,7 @@ class Memory:
         self.bytes = 0.0
 
     def turn(self, seconds: float) -> list[float]:
+        """Measure some passes."""
         self.bytes, first = _core.memory_passes(self._threads, self._elements, 3)
         count = max(3, min(1000, int(min(seconds, 0.05) / min(first))))
         return _core.memory_passes(self._threads, self._elements, count)[1]
@@ -55,6 +57,14 @@ class Memory:
     def rate(self, samples: Sequence[float]) -> float:
         """Return bytes per second of the fastest pass."""
         return self.bytes / min(samples)
+
+
+def has_avx512() -> bool:
+    """Return whether the processor has AVX-512, whatever gvcore uses."""
+    try:
+        return "avx512f" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
 
 def _cpu() -> str:

@@ -78,6 +78,7 @@ class Net:
         return f"{self.batch}, {self.width}, {self.depth}"
 
     def to_dict(self) -> dict[str, int]:
+        """Return the sizes, to send to another process."""
         return asdict(self)
 
     @property
@@ -88,6 +89,7 @@ class Net:
 
     @property
     def parameters(self) -> int:
+        """How many numbers are trained."""
         w = self.width
         return FEATURES * w + w + self.depth * (w * w + 2 * w) + CLASSES * w + CLASSES
 
