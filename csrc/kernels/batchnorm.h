@@ -85,10 +85,10 @@ template <class Group, class T> inline void write_wide(const Group& group, int v
 
 // The lines of the tile that is read after this one, asked for a few at a time while the sums of this
 // one are taken: else memory would wait for the arithmetic. Row by row, as memory likes it.
-template <class T> class Ahead {
+template <class T> class NextTile {
  public:
   static constexpr bool some = true;
-  Ahead(const T* next, index rows, index cols, index ld)
+  NextTile(const T* next, index rows, index cols, index ld)
       : line_(reinterpret_cast<const char*>(next)),
         width_((ld == cols ? rows * cols : cols) * index(sizeof(T))),
         step_(ld * index(sizeof(T))),
@@ -212,7 +212,7 @@ inline void moments_as(index rows, index cols, const T* x, index ldx, Next next,
 template <class T>
 void moments(index rows, index cols, const T* x, index ldx, const T* next, double* mean,
              double* m2) noexcept {
-  if (next) moments_as(rows, cols, x, ldx, Ahead<T>(next, rows, cols, ldx), mean, m2);
+  if (next) moments_as(rows, cols, x, ldx, NextTile<T>(next, rows, cols, ldx), mean, m2);
   else moments_as(rows, cols, x, ldx, Nothing{}, mean, m2);
 }
 
@@ -364,8 +364,8 @@ void bn_backward_sums_and_shift(index rows, index cols, const T* dy, index lddy,
                                 double* sum_dyx, double* sum_x) noexcept {
   if (next_x) {
     bn_backward_sums_as<T, false, true>(rows, cols, dy, lddy, x, ldx, m, nullptr, nullptr,
-                                        Ahead<T>(next_dy, rows, cols, lddy),
-                                        Ahead<T>(next_x, rows, cols, ldx), sum_dy, sum_dyx, sum_x);
+                                        NextTile<T>(next_dy, rows, cols, lddy),
+                                        NextTile<T>(next_x, rows, cols, ldx), sum_dy, sum_dyx, sum_x);
   } else {
     bn_backward_sums_as<T, false, true>(rows, cols, dy, lddy, x, ldx, m, nullptr, nullptr, Nothing{},
                                         Nothing{}, sum_dy, sum_dyx, sum_x);

@@ -75,9 +75,10 @@ template <class T> void Lowering<T>::differentiate(NodeId id) {
       return contribute(x, dx);
     }
     case Op::activation: {
-      const TensorId dx = make_like(x);
+      // ReLU tells its slope from its output as well, which the next product keeps anyway.
+      const TensorId from = n.activation == Activation::relu ? f.value : value(x), dx = make_like(x);
       program_.step(std::make_unique<ActivationBackward<T>>(n.activation, n.alpha, multiplicity, columns,
-                                                            f.gradient, value(x), dx));
+                                                            f.gradient, from, dx));
       return contribute(x, dx);
     }
     case Op::softmax:
