@@ -7,6 +7,7 @@ namespace gv::plan {
 namespace {
 
 constexpr index kGrain = 16;              // columns: a cache line of floats, a vector of every ISA
+constexpr index kRowGrain = 4;            // rows: small, so that shares are even
 constexpr index kPanelBytes = 64 * 1024;  // of one activation panel: a few of them stay in L2
 constexpr index kNarrow = 64, kWide = 256;
 
@@ -59,7 +60,7 @@ template <class T> void PanelGroup<T>::run(const Context<T>& context, const Work
   if (worker.id >= by_columns * by_rows) return;
   const Range mine =
       share(columns_, grains >= 4 * by_columns ? 2 * kGrain : kGrain, worker.id % by_columns, by_columns);
-  const Range range = share(rows, kGrain, worker.id / by_columns, by_rows);
+  const Range range = share(rows, kRowGrain, worker.id / by_columns, by_rows);
   const index width = panel_width(rows, mine.size(), sizeof(T));
   for (index first = mine.first; first < mine.last; first += width) {
     const Range panel{first, std::min(mine.last, first + width)};

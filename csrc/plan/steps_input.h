@@ -36,7 +36,7 @@ template <class T> class LoadInput final : public Instruction<T> {
     this->writes(y_, y, false);
   }
   void run(const Context<T>& c, const Worker& w) const noexcept override {
-    const Range rows = share(c.batch, 8, w.id, w.team);
+    const Range rows = share(c.batch, 4, w.id, w.team);
     const BatchSource<T>& source = *c.source;
     const InputRows<T>& x = source.inputs[input_];
     const index bytes = elements_ * x.item_bytes;

@@ -82,7 +82,7 @@ template <class T> class ProductGradient final : public Instruction<T> {
   }
 
   void run(const Context<T>& c, const Worker& w) const noexcept override {
-    const Range mine = share(rows_, 16, w.id, w.team);
+    const Range mine = share(rows_, 1, w.id, w.team);
     const index batch = multiplicity_ * c.batch;
     T* stretch = reinterpret_cast<T*>(w.scratch);
     const index at_once = rows_at_once();
