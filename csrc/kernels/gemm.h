@@ -114,12 +114,17 @@ __attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index k
     }
 }
 
-template <class T, int NV, bool Masked, int MR = tile_rows<NV>()> inline Tile<T> tile_of(index rows) {
-  if constexpr (MR > 1) {
-    if (rows < MR) return tile_of<T, NV, Masked, MR - 1>(rows);
+// The tiles of one width by height, 1 … tile_rows.
+template <class T, int NV, bool Masked> struct Tiles {
+  static constexpr int kTallest = tile_rows<NV>();
+  Tile<T> by_height[kTallest + 1] = {};
+  constexpr Tiles() { fill<kTallest>(); }
+  template <int MR> constexpr void fill() {
+    by_height[MR] = &gemm_tile<T, MR, NV, Masked>;
+    if constexpr (MR > 1) fill<MR - 1>();
   }
-  return &gemm_tile<T, MR, NV, Masked>;
-}
+};
+template <class T, int NV, bool Masked> constexpr Tiles<T, NV, Masked> kTiles;
 
 constexpr index kPrefetchDepth = 128;  // a shallower product is small: its C is near
 
@@ -132,7 +137,8 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
   const index tiles = (m + kTall - 1) / kTall, rows = m / tiles;
   const index taller = m - rows * tiles;
   T* const first = c;
-  const Tile<T> tall = tile_of<T, NV, Masked>(rows + 1), rest = tile_of<T, NV, Masked>(rows);
+  const auto& by_height = kTiles<T, NV, Masked>.by_height;
+  const Tile<T> rest = by_height[rows], tall = by_height[taller > 0 ? rows + 1 : rows];
   for (index t = 0; t < tiles; ++t) {
     const index height = rows + (t < taller);
     if (k >= kPrefetchDepth) {

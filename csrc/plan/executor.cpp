@@ -142,6 +142,23 @@ template <class T> void Executor<T>::plan_ahead() {
     first_ahead_[i] = ahead_.size();
   }
   first_ahead_[n] = ahead_.size();
+
+  // The objects themselves are small and all over the place; two lines reach what run() reads of most.
+  called_.clear();
+  first_called_.clear();
+  const auto object = [&](const void* at) {
+    for (index line = 0; line < 2 * kLine; line += kLine)
+      called_.push_back(static_cast<const char*>(at) + line);
+  };
+  for (const auto& instruction : program_.instructions) {
+    first_called_.push_back(called_.size());
+    object(instruction.get());
+    if (const auto* group = dynamic_cast<const PanelGroup<T>*>(instruction.get())) {
+      called_.push_back(reinterpret_cast<const char*>(group->steps().data()));
+      for (const auto& step : group->steps()) object(step.get());
+    }
+  }
+  first_called_.insert(first_called_.end(), 2, called_.size());
 }
 
 template <class T> int Executor<T>::barriers() const {
@@ -213,6 +230,7 @@ void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t
     const Instruction<T>& instruction = *program_.instructions[i];
     kernels::AheadQueue ahead{ahead_.data() + first_ahead_[i], ahead_.data() + first_ahead_[i + 1], 0};
     own.ahead = &ahead;
+    for (std::size_t o = first_called_[i + 1]; o < first_called_[i + 2]; ++o) __builtin_prefetch(called_[o]);
     instruction.run(own, Worker{worker, workers, scratch});
   }
 }

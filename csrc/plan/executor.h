@@ -122,6 +122,8 @@ template <class T> class Executor {
   std::vector<char> barrier_before_;
   std::vector<kernels::Ahead> ahead_;        // by instruction that fetches them
   std::vector<std::size_t> first_ahead_;     // of each instruction; one more at the end
+  std::vector<const char*> called_;          // lines of the instructions themselves
+  std::vector<std::size_t> first_called_;    // of each instruction; two more at the end
   int team_ = 1;
 
   std::vector<double> row_weights_;   // of the loss value
