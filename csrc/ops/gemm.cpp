@@ -14,6 +14,7 @@ template <class T> constexpr index kPanel = 128 / index(sizeof(T));  // columns 
 // Longest block of k: deeper ones move C less often, and a panel of B streams from L2.
 template <class T> constexpr index kDepth = 2048 / index(sizeof(T));
 constexpr index kRows = 140;   // most rows of A in a block: ten of the tallest tiles, a part of L2
+constexpr index kShallow = 32, kFew = 12;  // a product of so small k goes by so few rows
 constexpr index kPanels = 64;  // most panels of B in a block, so that A is packed once
 constexpr index kPartialRows = 128, kPartialPanels = 4;      // largest block of partial products
 template <class T> constexpr index kFewRows = 4 * kLine<T>;  // most rows of C found transposed,
@@ -79,6 +80,13 @@ void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   const bool a_packed = pack_a(g), b_packed = pack_b(g);
   T* const packed_a = scratch;
   T* const packed_b = scratch + (a_packed ? packed_a_size<T>(g.m, g.k) : 0);
+  if (g.k <= kShallow && !a_packed && !b_packed) {
+    // C is most of the work: a few whole rows at a time, as memory likes to be written.
+    for (index i = 0; i < g.m; i += kFew)
+      kernels.gemm(smaller(g.m - i, kFew), g.n, g.k, g.a + i * g.ras, g.ras, g.kas, g.b, g.ldb,
+                   g.c + i * g.ldc, g.ldc, g.accumulate, g.ahead);
+    return;
+  }
   const index depth = balanced(g.k, kDepth<T>), height = balanced(g.m, kRows);
   const index b_row = g.b_transposed ? 1 : g.ldb, b_column = g.b_transposed ? g.ldb : 1;
 
