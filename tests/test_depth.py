@@ -45,6 +45,25 @@ def two_layers(depth: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(64, width), *blocks, nn.Linear(width, 10)).reset_parameters(0)
 
 
+def activated_sums(depth: int, width: int) -> nn.Sequential:
+    """depth blocks of one layer with the ReLU after the sum, as in He et al. 2015."""
+    blocks = [
+        nn.Residual(nn.Linear(width, width, bias=False), nn.BatchNorm(width), activation=nn.ReLU())
+        for _ in range(depth)
+    ]
+    return nn.Sequential(nn.Linear(64, width), *blocks, nn.Linear(width, 10)).reset_parameters(0)
+
+
+def activated_sums_of_two(depth: int, width: int) -> nn.Sequential:
+    """The same with two layers a block."""
+
+    def layer() -> list[nn.Module]:
+        return [nn.Linear(width, width, bias=False), nn.BatchNorm(width)]
+
+    blocks = [nn.Residual(*layer(), nn.ReLU(), *layer(), activation=nn.ReLU()) for _ in range(depth)]
+    return nn.Sequential(nn.Linear(64, width), *blocks, nn.Linear(width, 10)).reset_parameters(0)
+
+
 def batch(rows: int) -> tuple[Any, Any]:
     rng = np.random.default_rng(0)
     return rng.normal(size=(rows, 64)).astype(np.float32), rng.integers(0, 10, rows)
@@ -82,7 +101,14 @@ def test_memory_grows_in_a_straight_line(build: Any, rows: int, stored: bool) ->
 # Activations kept for the backward pass, in tensors (rows x width) for each batch norm.
 @pytest.mark.parametrize(
     ("build", "norms", "kept"),
-    [(plain, 1, 1.0), (preactivation, 2, 1.0), (residual, 1, 2.0), (two_layers, 2, 1.5)],
+    [
+        (plain, 1, 1.0),
+        (preactivation, 2, 1.0),
+        (residual, 1, 2.0),
+        (two_layers, 2, 1.5),
+        (activated_sums, 1, 2.0),
+        (activated_sums_of_two, 2, 1.5),
+    ],
 )
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
