@@ -65,6 +65,40 @@ def test_matmul_sizes_together(isa, dtype):
         check_product(normal(m, k, dtype=dtype), normal(k, n, dtype=dtype, seed=1))
 
 
+# Around the blocks of csrc/ops/gemm.cpp: 12 rows of a product of k <= 32, 140 rows, 256 doubles or 512 floats
+# of k, 64 panels of 128 bytes; from 8 panels on an operand that lies by columns is packed, from 16 one
+# whose rows are a multiple of 4 KiB apart.
+BLOCKS = [
+    (12, 65, 32),
+    (13, 300, 31),
+    (25, 40, 33),
+    (139, 257, 65),
+    (140, 127, 257),
+    (141, 258, 513),
+    (281, 129, 64),
+    (49, 256, 511),
+    (20, 1025, 70),
+    (141, 2049, 17),
+    (17, 2081, 66),
+    (33, 520, 1024),
+]
+
+
+@each_dtype
+@pytest.mark.parametrize("m, n, k", BLOCKS, ids=str)
+def test_matmul_around_the_edges_of_blocks(isa, dtype, m, n, k):
+    a, b = normal(m, k, dtype=dtype), normal(k, n, dtype=dtype, seed=1)
+    check_product(a, b)
+    plain = F.matmul(a, b)
+    by_columns = [np.asfortranarray(x) for x in (a, b)]
+    straddling = [np.zeros(x.size + 1, dtype)[1:].reshape(x.shape) for x in (a, b)]
+    for copy, x in zip(straddling, (a, b), strict=True):
+        copy[...] = x
+    for left in (a, by_columns[0], straddling[0]):
+        for right in (b, by_columns[1], straddling[1]):
+            np.testing.assert_array_equal(F.matmul(left, right), plain)
+
+
 @each_dtype
 def test_matmul_layouts(isa, dtype):
     a, b = normal(19, 35, dtype=dtype), normal(35, 21, dtype=dtype, seed=1)
