@@ -84,8 +84,32 @@ BLOCKS = [
 ]
 
 
+# Few rows or columns: dot products up to 4 rows (strips of 8, 16 or 32 rows of B, as many of its columns at
+# a time), a result that is found transposed while its short side is at most 32 doubles or 64 floats, pieces
+# of 512, and a B of a megabyte that passes by blocks of 32 rows or more.
+NARROW = [
+    (1, 1, 15),
+    (1, 31, 16),
+    (2, 33, 17),
+    (3, 15, 31),
+    (4, 47, 32),
+    (5, 49, 33),
+    (2, 64, 1025),
+    (1, 1100, 65),
+    (4, 70, 2049),
+    (513, 1, 40),
+    (1025, 4, 37),
+    (100, 7, 66),
+    (130, 33, 64),
+    (129, 65, 70),
+    (7, 1100, 300),
+    (48, 1030, 290),
+    (49, 1030, 290),
+]
+
+
 @each_dtype
-@pytest.mark.parametrize("m, n, k", BLOCKS, ids=str)
+@pytest.mark.parametrize("m, n, k", BLOCKS + NARROW, ids=str)
 def test_matmul_around_the_edges_of_blocks(isa, dtype, m, n, k):
     a, b = normal(m, k, dtype=dtype), normal(k, n, dtype=dtype, seed=1)
     check_product(a, b)

@@ -1,4 +1,4 @@
-// gemm.h — the matrix product and the transposition of a block that is already in cache. No
+// gemm.h — the matrix product of blocks that are already in cache, and their copying. No
 // packing, no cache blocking (ops/gemm.h does both). The register tile follows the outer-product
 // scheme of Goto & van de Geijn 2008 ("Anatomy of high-performance matrix multiplication"): a row
 // of B in vectors, one broadcast element of A per row of C, all of the C tile in registers.
@@ -170,8 +170,19 @@ void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* 
     gemm_panel<T, 1, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j, accumulate, ahead);
 }
 
+template <class T>
+void copy(index rows, index cols, const T* src, index lds, T* dst, index ldd) noexcept {
+  constexpr index L = lanes<T>();
+  const index whole = cols / L * L, tail = cols - whole;
+  for (index i = 0; i < rows; ++i, src += lds, dst += ldd) {
+    for (index j = 0; j < whole; j += L) store<T>(dst + j, load<T>(src + j));
+    if (tail > 0) store_n(dst + whole, load_n(src + whole, tail), tail);
+  }
+}
+
 template <class T> constexpr void add_gemm(Kernels<T>& k) {
   k.gemm = &gemm<T>;
+  k.copy = &copy<T>;
   k.transpose = &transpose<T>;
 }
 

@@ -5,6 +5,7 @@
 #include "batchnorm.h"
 #include "batchnorm_flat.h"
 #include "convert.h"
+#include "dots.h"
 #include "elementwise.h"
 #include "gemm.h"
 #include "layernorm.h"
@@ -20,6 +21,7 @@ namespace {
 template <class T> constexpr Kernels<T> all() {
   Kernels<T> k{};
   add_gemm(k);
+  add_dots(k);
   add_batchnorm(k);
   add_batchnorm_flat(k);
   add_layernorm(k);

@@ -56,6 +56,13 @@ template <class T> struct Kernels {
                index ldc, bool accumulate, AheadQueue* ahead);
   // dst (cols x rows) = transpose of src (rows x cols).
   void (*transpose)(index rows, index cols, const T* src, index lds, T* dst, index ldd);
+  // dst (rows x cols) = src.
+  void (*copy)(index rows, index cols, const T* src, index lds, T* dst, index ldd);
+
+  // ---- dots.h -------------------------------------------------------------------------------
+  // c (m x n) = or += a (m x k) * bᵀ, b n x k row-major, with the chains of gemm: for few rows of a.
+  void (*dots)(index m, index n, index k, const T* a, index lda, const T* b, index ldb, T* c, index ldc,
+               bool accumulate);
 
   // ---- batchnorm.h --------------------------------------------------------------------------
   // One block of 1 <= rows <= kRowBlock: mean and m2 (sum of squared distances from the mean),

@@ -74,22 +74,29 @@ inline void transpose_lanes(vec<float>* t) {
   t[3] = (vec<float>)high(b, d);
 }
 
-// Half a vector of columns of lanes<T>() rows: t[j] becomes column j.
-template <class T> inline void transpose_half(const T* const* row, index j, vec<T>* t) {
-  constexpr int E = per_lane<T>();
+// Half a vector of columns (Halves = 1) or a whole one (2) of lanes<T>() rows: t[j] becomes column j. Both
+// halves of a line are read at once, for where rows share a set of L1 it is soon gone.
+template <class T, int Halves> inline void transpose_columns(const T* const* row, index j, vec<T>* t) {
+  constexpr int E = per_lane<T>(), H = int(lanes<T>()) / 2;
+#pragma GCC unroll 2
+  for (int q = 0; q < H / E; ++q) {  // one pass, with AVX-512 two
 #pragma GCC unroll 4
-  for (int i = 0; i < E; ++i) t[i] = pair(row[i] + j, row[i + E] + j);
-  transpose_lanes(t);
-#if defined(__AVX512F__)
-#pragma GCC unroll 4
-  for (int i = 0; i < E; ++i) t[E + i] = pair(row[i + 2 * E] + j, row[i + 3 * E] + j);
-  transpose_lanes(t + E);
-#pragma GCC unroll 4
-  for (int i = 0; i < E; ++i) {
-    const vec<T> top = t[i], bottom = t[E + i];
-    t[i] = even_lanes(top, bottom);
-    t[E + i] = odd_lanes(top, bottom);
+    for (int i = 0; i < E; ++i)
+#pragma GCC unroll 2
+      for (int h = 0; h < Halves; ++h)
+        t[h * H + q * E + i] = pair(row[2 * q * E + i] + j + h * H, row[2 * q * E + E + i] + j + h * H);
+#pragma GCC unroll 2
+    for (int h = 0; h < Halves; ++h) transpose_lanes(t + h * H + q * E);
   }
+#if defined(__AVX512F__)
+#pragma GCC unroll 2
+  for (int h = 0; h < Halves; ++h)
+#pragma GCC unroll 4
+    for (int i = 0; i < E; ++i) {
+      const vec<T> top = t[h * H + i], bottom = t[h * H + E + i];
+      t[h * H + i] = even_lanes(top, bottom);
+      t[h * H + E + i] = odd_lanes(top, bottom);
+    }
 #endif
 }
 
@@ -101,11 +108,21 @@ inline void transpose_strip(index rows, index cols, const T* src, index lds, T* 
   const T* row[L];
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) row[i] = src + (Masked && i >= rows ? rows - 1 : i) * lds;
-  for (index first = 0; first < cols; first += H) {
+  index first = 0;
+  for (; first + L <= cols; first += L) {
+    vec<T> t[L];
+    transpose_columns<T, 2>(row, first, t);
+#pragma GCC unroll 16
+    for (int i = 0; i < L; ++i) {
+      if (Masked) store_n(dst + (first + i) * ldd, t[i], rows);
+      else store<T>(dst + (first + i) * ldd, t[i]);
+    }
+  }
+  for (; first < cols; first += H) {
     // The last columns overlap those before them: they are written twice, with the same values.
     const index j = first + H <= cols ? first : cols - H;
     vec<T> t[H];
-    transpose_half(row, j, t);
+    transpose_columns<T, 1>(row, j, t);
 #pragma GCC unroll 8
     for (int i = 0; i < H; ++i) {
       if (Masked) store_n(dst + (j + i) * ldd, t[i], rows);

@@ -14,11 +14,14 @@ template <class T> constexpr index kPanel = 128 / index(sizeof(T));  // columns 
 // Longest block of k: deeper ones move C less often, and a panel of B streams from L2.
 template <class T> constexpr index kDepth = 2048 / index(sizeof(T));
 constexpr index kRows = 140;   // most rows of A in a block: ten of the tallest tiles, a part of L2
-constexpr index kShallow = 32, kFew = 12;  // a product of so small k goes by so few rows
+constexpr index kShallow = 32, kLow = 12;  // a product of so small k goes by so few rows
 constexpr index kPanels = 64;  // most panels of B in a block, so that A is packed once
 constexpr index kPartialRows = 128, kPartialPanels = 4;      // largest block of partial products
-template <class T> constexpr index kFewRows = 4 * kLine<T>;  // most rows of C found transposed,
-constexpr index kSwapColumns = 512;                          // and so many columns at a time
+template <class T> constexpr index kNarrow = 4 * kLine<T>;   // longest short side of a C found transposed,
+constexpr index kSwapped = 512;                              // and so much of its long side at a time
+constexpr index kDotRows = 4;         // so few rows times a transposed B are found as dot products
+constexpr index kFewRows = 48;        // so few rows do not win back a copy of B
+constexpr index kStream = 128 << 10;  // bytes of a block of B that passes row by row
 
 constexpr index smaller(index x, index y) { return x < y ? x : y; }
 constexpr index blocks(index n, index largest) { return (n + largest - 1) / largest; }
@@ -32,7 +35,7 @@ template <class T> index packed_a_size(index m, index k) {
   return smaller(m, kRows) * spread<T>(smaller(k, kDepth<T>));
 }
 template <class T> index packed_b_size(index n, index k) {
-  return smaller(k, kDepth<T>) * smaller(blocks(n, kPanel<T>), kPanels) * kPanel<T>;
+  return smaller(k, kDepth<T>) * spread<T>(smaller(blocks(n, kPanel<T>), kPanels) * kPanel<T>);
 }
 
 // A is packed row by row where that pays: where its rows share the sets of L1 (a multiple of 4 KiB apart),
@@ -40,37 +43,66 @@ template <class T> index packed_b_size(index n, index k) {
 // it, so that their lines are fetched once and in order. Few panels read A too few times to win back the copy.
 template <class T> bool pack_a(const Gemm<T>& g) {
   if (g.m < kLine<T> || g.k < kLine<T>) return false;
-  if (g.ras == 1 && g.kas > 1) return g.n >= 8 * kPanel<T>;
+  if (g.ras == 1 && g.kas > 1) return g.n >= 8 * kPanel<T> && g.k > kShallow;
   return (g.ras * index(sizeof(T)) % 4096 == 0 && g.n >= 16 * kPanel<T>) || (g.fresh && g.n >= 2 * kPanel<T>);
 }
 
-// B is packed where its vectors would lie on two lines each, unless all of a panel is in L1 anyway, and where
-// its rows lie so far apart that they crowd few sets of the caches; it takes many rows of A to win back the
-// copy. The bounds are measured ones.
+// B is packed where its vectors would lie on two lines each, unless they are few, and where its rows lie so
+// far apart that they crowd few sets of the caches; it takes many rows of A to win back the copy. The bounds
+// are measured ones.
 template <class T> bool pack_b(const Gemm<T>& g) {
   if (g.b_transposed) return true;
   const bool whole_lines =
       (reinterpret_cast<std::uintptr_t>(g.b) | std::uintptr_t(g.ldb * index(sizeof(T)))) % 64 == 0;
-  if (g.m <= 48) return false;
-  if (!whole_lines && g.k > 64) return true;
+  if (g.m <= kFewRows) return false;
+  if (!whole_lines && g.k > 160 && g.m > 96) return true;
   return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
 }
 
-template <class T> void copy_rows(index rows, index cols, const T* src, index lds, T* dst, index ldd) {
-  for (index i = 0; i < rows; ++i) std::memcpy(dst + i * ldd, src + i * lds, std::size_t(cols) * sizeof(T));
+// Longest block of k. A large B that is not packed goes by blocks of few rows, which memory gives in long
+// stretches; a column panel of all its rows would be a walk from page to page.
+template <class T> index deepest(const Gemm<T>& g, bool b_packed) {
+  const index row = g.n * index(sizeof(T));
+  if (b_packed || row * g.k < 8 * kStream) return kDepth<T>;
+  return smaller(kDepth<T>, kStream / row < kShallow ? kShallow : kStream / row);
 }
 
-// One panel of B, k x cols, with leading dimension kPanel.
+// One panel of B, k x cols.
 template <class T>
-void pack_panel(const kernels::Kernels<T>& kernels, const Gemm<T>& g, index cols, index k, const T* b,
-                T* dst) {
-  constexpr index kWidth = kPanel<T>;
-  if (g.b_transposed) {
-    kernels.transpose(cols, k, b, g.ldb, dst, kWidth);
-  } else if (cols == kWidth) {
-    for (index p = 0; p < k; ++p) std::memcpy(dst + p * kWidth, b + p * g.ldb, kWidth * sizeof(T));
-  } else {
-    copy_rows(k, cols, b, g.ldb, dst, kWidth);
+void pack_panel(const kernels::Kernels<T>& kernels, const Gemm<T>& g, index cols, index k, const T* b, T* dst,
+                index ldd) {
+  if (g.b_transposed) kernels.transpose(cols, k, b, g.ldb, dst, ldd);
+  else kernels.copy(k, cols, b, g.ldb, dst, ldd);
+}
+
+// A small k: C is most of the work, so it is written a few whole rows at a time, as memory likes it.
+template <class T>
+void shallow(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  for (index j = 0; j < g.n; j += kPanels * kPanel<T>) {
+    const index n = smaller(g.n - j, kPanels * kPanel<T>);
+    const T* b = g.b + j * (g.b_transposed ? g.ldb : 1);
+    index ldb = g.ldb;
+    if (g.b_transposed) {
+      pack_panel(kernels, g, n, g.k, b, scratch, spread<T>(n));
+      b = scratch, ldb = spread<T>(n);
+    }
+    for (index i = 0; i < g.m; i += kLow)
+      kernels.gemm(smaller(g.m - i, kLow), n, g.k, g.a + i * g.ras, g.ras, g.kas, b, ldb, g.c + i * g.ldc + j,
+                   g.ldc, g.accumulate, g.ahead);
+  }
+}
+
+// Few rows times a transposed B: nothing is packed but an A that does not lie row by row.
+template <class T>
+void by_dots(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  if (g.kas == 1 || g.k == 0) {
+    kernels.dots(g.m, g.n, g.k, g.a, g.ras, g.b, g.ldb, g.c, g.ldc, g.accumulate);
+    return;
+  }
+  for (index p = 0; p < g.k; p += kDepth<T>) {
+    const index k = smaller(g.k - p, kDepth<T>);
+    kernels.transpose(k, g.m, g.a + p * g.kas, g.kas, scratch, kDepth<T>);
+    kernels.dots(g.m, g.n, k, scratch, kDepth<T>, g.b + p, g.ldb, g.c, g.ldc, g.accumulate || p > 0);
   }
 }
 
@@ -78,16 +110,13 @@ template <class T>
 void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   constexpr index kWidth = kPanel<T>;
   const bool a_packed = pack_a(g), b_packed = pack_b(g);
-  T* const packed_a = scratch;
-  T* const packed_b = scratch + (a_packed ? packed_a_size<T>(g.m, g.k) : 0);
-  if (g.k <= kShallow && !a_packed && !b_packed) {
-    // C is most of the work: a few whole rows at a time, as memory likes to be written.
-    for (index i = 0; i < g.m; i += kFew)
-      kernels.gemm(smaller(g.m - i, kFew), g.n, g.k, g.a + i * g.ras, g.ras, g.kas, g.b, g.ldb,
-                   g.c + i * g.ldc, g.ldc, g.accumulate, g.ahead);
+  if (g.k <= kShallow && g.n > kPanel<T> && !a_packed && (g.b_transposed || !b_packed)) {
+    shallow(kernels, g, scratch);
     return;
   }
-  const index depth = balanced(g.k, kDepth<T>), height = balanced(g.m, kRows);
+  T* const packed_a = scratch;
+  T* const packed_b = scratch + (a_packed ? packed_a_size<T>(g.m, g.k) : 0);
+  const index depth = balanced(g.k, deepest(g, b_packed)), height = balanced(g.m, kRows);
   const index b_row = g.b_transposed ? 1 : g.ldb, b_column = g.b_transposed ? g.ldb : 1;
 
   for (index j0 = 0; j0 < g.n; j0 += kPanels * kWidth) {
@@ -101,7 +130,7 @@ void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
         const T* a = g.a + i0 * g.ras + p0 * g.kas;
         index ras = g.ras, kas = g.kas;
         if (a_packed && kas == 1) {
-          copy_rows(m, k, a, ras, packed_a, spread<T>(k));
+          kernels.copy(m, k, a, ras, packed_a, spread<T>(k));
           a = packed_a, ras = spread<T>(k);
         } else if (a_packed) {
           kernels.transpose(k, m, a, kas, packed_a, spread<T>(k));
@@ -114,7 +143,7 @@ void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
           if (b_packed) {
             // Packed just before the first use: the panel is then in L1. With one block of A it is the last use.
             T* const panel = packed_b + (height < g.m ? j * k : 0);
-            if (i0 == 0) pack_panel(kernels, g, cols, k, b, panel);
+            if (i0 == 0) pack_panel(kernels, g, cols, k, b, panel, kWidth);
             b = panel, ldb = kWidth;
           }
           kernels.gemm(m, cols, k, a, ras, kas, b, ldb, g.c + i0 * g.ldc + j0 + j, g.ldc, accumulate,
@@ -124,33 +153,6 @@ void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
       p0 += depth;
     } while (p0 < g.k);
   }
-}
-
-// C = A * Bᵀ with few rows is found as Cᵀ = B * Aᵀ: to transpose A and C is then less work than to
-// transpose B. The chains are the same. Rows of A become vectors, so they should fill them.
-template <class T> bool few_rows(const Gemm<T>& g) {
-  return g.b_transposed && g.kas == 1 && !g.accumulate && g.m <= kFewRows<T> && g.m % kLine<T> == 0 &&
-         g.n >= 4 * g.m;
-}
-
-template <class T>
-void swapped(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
-  T* const ct = scratch;
-  scratch += smaller(g.n, kSwapColumns) * g.m;
-  for (index j = 0; j < g.n; j += kSwapColumns) {
-    const index n = smaller(g.n - j, kSwapColumns);
-    const T* const b = g.b + j * g.ldb;
-    blocked(kernels, Gemm<T>{n, g.m, g.k, b, g.ldb, 1, g.a, g.ras, true, ct, g.m, false, 0, g.ahead, false},
-            scratch);
-    kernels.transpose(n, g.m, ct, g.m, g.c + j, g.ldc);
-  }
-}
-
-// The whole of g as one chain for each element.
-template <class T>
-void one_chain(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
-  if (few_rows(g)) swapped(kernels, g, scratch);
-  else blocked(kernels, g, scratch);
 }
 
 template <class T> Gemm<T> part(const Gemm<T>& g, Range rows, Range cols) {
@@ -163,13 +165,55 @@ template <class T> Gemm<T> part(const Gemm<T>& g, Range rows, Range cols) {
   return p;
 }
 
+// What a product costs, about, in FMAs of a cache line: a vector is never done in part, and every element
+// of a transposed B is moved.
+template <class T> index cost(const Gemm<T>& g) {
+  const index moved = g.b_transposed ? g.n * g.k * (g.m <= kDotRows ? 3 : 4) / 8 : 0;
+  return g.m * blocks(g.n, kLine<T>) * g.k + moved;
+}
+
+// The same as Cᵀ = Bᵀ * Aᵀ, with the same chains: columns of A become those of vectors.
+template <class T> Gemm<T> swap(const Gemm<T>& g, T* ct, index ldct) {
+  Gemm<T> s = g;
+  s.m = g.n, s.n = g.m;
+  s.a = g.b, s.ras = g.b_transposed ? g.ldb : 1, s.kas = g.b_transposed ? 1 : g.ldb;
+  s.b = g.a, s.b_transposed = g.kas == 1, s.ldb = s.b_transposed ? g.ras : g.kas;
+  s.c = ct, s.ldc = ldct;
+  s.fresh = false;
+  return s;
+}
+
+template <class T>
+void direct(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  if (g.b_transposed && g.m <= kDotRows) by_dots(kernels, g, scratch);
+  else blocked(kernels, g, scratch);
+}
+
+// The whole of g as one chain for each element.
+template <class T>
+void one_chain(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  T* const ct = scratch;
+  if (g.accumulate || smaller(g.m, g.n) > kNarrow<T> || cost(swap(g, ct, g.m)) + g.m * g.n >= cost(g)) {
+    direct(kernels, g, scratch);
+    return;
+  }
+  scratch += kSwapped * kNarrow<T>;
+  const bool tall = g.m > g.n;
+  for (index at = 0; at < (tall ? g.m : g.n); at += kSwapped) {
+    const Range piece{at, smaller(at + kSwapped, tall ? g.m : g.n)};
+    const Gemm<T> p = tall ? part(g, piece, {0, g.n}) : part(g, {0, g.m}, piece);
+    direct(kernels, swap(p, ct, p.m), scratch);
+    kernels.transpose(p.n, p.m, ct, p.m, p.c, p.ldc);
+  }
+}
+
 }  // namespace
 
 // Whether a block packs depends on where it lies, so both packs are always counted.
 template <class T> index gemm_scratch(const Gemm<T>& g) {
   index size = packed_a_size<T>(g.m, g.k) + packed_b_size<T>(g.n, g.k);
   if (g.chain > 0) size += kPartialRows * kPartialPanels * kPanel<T>;
-  if (g.b_transposed) size += smaller(g.n, kSwapColumns) * smaller(g.m, kFewRows<T>);
+  size += kSwapped * kNarrow<T> + kDotRows * kDepth<T>;
   return size;
 }
 
