@@ -119,7 +119,7 @@ Setting& setting() {
   return s;
 }
 
-std::atomic<double> least_work{3000};  // nanoseconds
+std::atomic<double> least_work{kWorthWaking};  // nanoseconds
 
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)

@@ -18,6 +18,7 @@ const char* num_threads_reason();  // "set_num_threads", "GVCORE_NUM_THREADS", â
 // Workers worth waking for work of so many nanoseconds on one thread, at most num_threads(): one for
 // every worth_waking() of them. Tests lower it to deal small work too; no result depends on it.
 int workers_for(double nanoseconds);
+constexpr double kWorthWaking = 3000;
 double worth_waking();
 void set_worth_waking(double nanoseconds);
 
@@ -48,6 +49,17 @@ inline Range share(index n, index grain, int worker, int workers) {
   const index first = worker * base + (worker < extra ? worker : extra);
   const index last = first + base + (worker < extra ? 1 : 0);
   return {first * grain < n ? first * grain : n, last * grain < n ? last * grain : n};
+}
+
+// Asks for memory that the caller is about to write and others have read: a write to a line which another
+// processor still holds waits until that one has given it up. A hint; it changes nothing.
+inline void own(const void* memory, index bytes) {
+#if defined(__x86_64__)
+  const char* const at = static_cast<const char*>(memory);
+  for (index line = 0; line < bytes; line += 64) __asm__ volatile("prefetchw %0" : : "m"(at[line]));
+#else
+  (void)memory, (void)bytes;
+#endif
 }
 
 // All workers of a region meet here; wait() is told the team size of the region. Spins for about a

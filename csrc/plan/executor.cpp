@@ -2,6 +2,7 @@
 #include "executor.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <stdexcept>
 
@@ -13,6 +14,12 @@ namespace {
 constexpr index kSlice = 16 * 1024;  // elements of the flat gradient that one worker takes at a time
 constexpr index kInferenceBytes = 8 << 20;  // arena of one chunk of inference
 constexpr index kInferenceRows = 1024;
+constexpr double kLongStep = 2e8;  // nanoseconds: a longer step is worth all workers, and too long to try
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 }  // namespace
 
@@ -62,7 +69,7 @@ template <class T> void Executor<T>::reserve(index batch) {
     scratch_each_ = std::max(scratch_each_, i->scratch_bytes(capacity_));
   scratch_each_ = aligned(scratch_each_) + 4096 + 64;  // workers' scratch not on the same cache sets
   scratch_ = Buffer();
-  scratch_ = Buffer(scratch_each_ * team_);
+  scratch_ = Buffer(scratch_each_ * team_.most());
 }
 
 template <class T> void Executor<T>::resolve() {
@@ -92,11 +99,15 @@ template <class T> void Executor<T>::plan_workers(index batch) {
   const std::size_t n = program_.instructions.size();
   workers_.assign(n, 1);
   barrier_before_.assign(n, 0);
-  team_ = 1;
+  int most = 1;
+  double nanoseconds = 0;
   for (std::size_t i = 0; i < n; ++i) {
-    workers_[i] = workers_for(program_.instructions[i]->nanoseconds(batch));
-    team_ = std::max(team_, workers_[i]);
+    const double each = program_.instructions[i]->nanoseconds(batch);
+    workers_[i] = workers_for(each);
+    most = std::max(most, workers_[i]);
+    nanoseconds += each;
   }
+  team_.reset(most, worth_waking() == kWorthWaking && nanoseconds < kLongStep);
   bool shared = false,
        pending = false;  // work of several workers since the last barrier; a phase boundary since then
   for (std::size_t i = 0; i < n; ++i) {
@@ -229,7 +240,8 @@ void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t
     if (worker >= workers) continue;
     const Instruction<T>& instruction = *program_.instructions[i];
     kernels::AheadQueue ahead{ahead_.data() + first_ahead_[i], ahead_.data() + first_ahead_[i + 1], 0};
-    own.ahead = &ahead;
+    // In a team what comes next is being written by others, and to fetch it would take it from them.
+    own.ahead = team > 1 ? nullptr : &ahead;
     for (std::size_t o = first_called_[i + 1]; o < first_called_[i + 2]; ++o) __builtin_prefetch(called_[o]);
     instruction.run(own, Worker{worker, workers, scratch});
   }
@@ -251,7 +263,9 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
                            updates_ ? &update_ : nullptr, &source};
   const std::size_t begin = request.forward ? 0 : program_.loss;
   const std::size_t end = request.backward ? program_.instructions.size() : program_.loss;
-  parallel(team_, [&](int worker, int team) {
+  const bool compared = request.forward && request.backward && source.rows == capacity_ && team_.tries();
+  const auto start = compared ? Clock::now() : Clock::time_point();
+  parallel(compared ? team_.size() : team_.settled(), [&](int worker, int team) {
     if (worker == 0) result.workers = team;
     if (begin < program_.loss) run_phases(context, begin, program_.loss, worker, team);
     barrier_.wait(team);
@@ -268,6 +282,7 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
     run_phases(context, program_.loss, end, worker, team);
     finish(context, request, loss, result, worker, team);
   });
+  if (compared) team_.took(seconds_since(start));
   if (result.status == Status::ok && request.backward) {
     if (request.update && updates_) {
       for (std::size_t i = 0; i < graph_.parameters().size(); ++i)
@@ -356,9 +371,12 @@ template <class T> void Executor<T>::infer(const BatchSource<T>& source, const s
     part.rows = std::min(chunk, source.rows - first);
     for (std::size_t i = 0; i < part.inputs.size(); ++i) part.inputs[i].first = source.inputs[i].row(first);
     const Context<T> context{&ops::active_table().of<T>(), part.rows, 0, 0, nullptr, &part};
-    parallel(team_, [&](int worker, int team) {
+    const bool compared = part.rows == capacity_ && team_.tries();
+    const auto start = compared ? Clock::now() : Clock::time_point();
+    parallel(compared ? team_.size() : team_.settled(), [&](int worker, int team) {
       run_phases(context, 0, program_.instructions.size(), worker, team);
     });
+    if (compared) team_.took(seconds_since(start));
     for (std::size_t i = 0; i < outputs.size(); ++i)
       std::copy_n(output(index(i)), part.rows * sizes[i], outputs[i] + first * sizes[i]);
   }

@@ -7,6 +7,7 @@
 
 #include "../base/memory.h"
 #include "program.h"
+#include "team.h"
 #include "steps_input.h"
 #include "traffic.h"
 #include "update.h"
@@ -124,7 +125,7 @@ template <class T> class Executor {
   std::vector<std::size_t> first_ahead_;     // of each instruction; one more at the end
   std::vector<const char*> called_;          // lines of the instructions themselves
   std::vector<std::size_t> first_called_;    // of each instruction; two more at the end
-  int team_ = 1;
+  Team team_;
 
   std::vector<double> row_weights_;   // of the loss value
   double denominator_ = 1;

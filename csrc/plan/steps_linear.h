@@ -91,6 +91,9 @@ template <class T> class ProductGradient final : public Instruction<T> {
       T* result = updates_ ? stretch : gradient_.get() + first * columns_;
       ops::Gemm<T> product = describe(batch, first, rows, result);
       product.ahead = c.ahead;
+      // Other workers have read the parameter since it was written. To own its lines takes a while, which
+      // the product gives.
+      if (updates_ && w.team > 1) own(updated_.get() + first * columns_, rows * columns_ * index(sizeof(T)));
       ops::gemm_block(*c.kernels, product, Range{0, rows}, Range{0, columns_},
                       updates_ ? stretch + at_once * columns_ : stretch);
       if (updates_) c.update->apply(*c.kernels, parameter_, first * columns_, rows * columns_, stretch);
