@@ -72,7 +72,8 @@ void dots(index m, index n, index k, const T* a, index lda, const T* b, index ld
           bool accumulate) noexcept {
 #if defined(__AVX2__)
   if (k >= lanes<T>()) {
-    for (; m >= 4; m -= 4, a += 4 * lda, c += 4 * ldc) dot_rows<T, 4>(n, k, a, lda, b, ldb, c, ldc, accumulate);
+    for (; m >= 4; m -= 4, a += 4 * lda, c += 4 * ldc)
+      dot_rows<T, 4>(n, k, a, lda, b, ldb, c, ldc, accumulate);
     if (m == 3) dot_rows<T, 3>(n, k, a, lda, b, ldb, c, ldc, accumulate);
     if (m == 2) dot_rows<T, 2>(n, k, a, lda, b, ldb, c, ldc, accumulate);
     if (m == 1) dot_rows<T, 1>(n, k, a, lda, b, ldb, c, ldc, accumulate);

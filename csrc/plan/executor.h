@@ -7,8 +7,8 @@
 
 #include "../base/memory.h"
 #include "program.h"
-#include "team.h"
 #include "steps_input.h"
+#include "team.h"
 #include "traffic.h"
 #include "update.h"
 

@@ -42,9 +42,9 @@ class Team {
   }
 
  private:
-  static constexpr int kSizes = 12;    // 1,024 workers and their halves
-  static constexpr int kRuns = 4;      // with each size
-  static constexpr int kSteady = 5000; // runs until the sizes are compared again
+  static constexpr int kSizes = 12;  // 1,024 workers and their halves
+  static constexpr int kRuns = 4;  // with each size
+  static constexpr int kSteady = 5000;  // runs until the sizes are compared again
   static constexpr double kClearly = 0.97;
 
   void compare() {
