@@ -11,7 +11,7 @@ namespace {
 
 template <class T> constexpr index kLine = 64 / index(sizeof(T));    // elements of a cache line
 template <class T> constexpr index kPanel = 128 / index(sizeof(T));  // columns of a panel of B
-// Longest block of k: deeper ones move C less often, and a panel of B streams from L2.
+// Longest block of k: deeper ones move C less often, while a panel of B streams from L2.
 template <class T> constexpr index kDepth = 2048 / index(sizeof(T));
 constexpr index kRows = 140;   // most rows of A in a block: ten of the tallest tiles, a part of L2
 constexpr index kShallow = 32, kLow = 12;  // a product of so small k goes by so few rows
@@ -59,11 +59,13 @@ template <class T> bool pack_b(const Gemm<T>& g) {
   return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
 }
 
-// Longest block of k. A large B that is not packed goes by blocks of few rows, which memory gives in long
-// stretches; a column panel of all its rows would be a walk from page to page.
+// Longest block of k. A panel of B that is packed should still be in L1 when its first rows are used. A large B
+// that is not packed goes by blocks of few rows, which memory gives in long stretches; a column panel of all its
+// rows would be a walk from page to page.
 template <class T> index deepest(const Gemm<T>& g, bool b_packed) {
+  if (b_packed) return g.m <= kLine<T> ? kDepth<T> / 4 : kDepth<T> / 2;
   const index row = g.n * index(sizeof(T));
-  if (b_packed || row * g.k < 8 * kStream) return kDepth<T>;
+  if (row * g.k < 8 * kStream) return kDepth<T>;
   return smaller(kDepth<T>, kStream / row < kShallow ? kShallow : kStream / row);
 }
 
