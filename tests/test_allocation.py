@@ -20,7 +20,7 @@ import pytest
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="LD_PRELOAD and /proc are those of Linux")
 
 CASES = ["fused", "clipped, AdamW, dropout", "accumulated", "accumulated, then updated", "smaller last batch"]
-CASES += ["sample weights", "layer norm, unfused update", "float64"]
+CASES += ["sample weights", "layer norm, unfused update", "float64", "by rows", "by rows, accumulated"]
 
 COUNT = """
 import ctypes, itertools, json, sys
@@ -41,13 +41,14 @@ def net(name):
 
 def counts(name, threads, many):
     gv.set_num_threads(threads)
+    _core.set_panels("rows" if "by rows" in name else "automatic")
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(200, 17)), rng.integers(0, 5, 200)
     adam = "AdamW" in name
     optimizer = gv.optim.AdamW(lr=1e-3) if adam else gv.optim.SGD(lr=1e-3, momentum=0.9)
     step = gv.TrainStep(net(name), nn.CrossEntropyLoss(), optimizer, clip_norm=0.5 if adam else None, seed=1)
     weights = rng.uniform(0.5, 1.5, 200) if name == "sample weights" else None
-    accumulate = name.startswith("accumulated")
+    accumulate = "accumulated" in name
     step(x[:64], y[:64], accumulate=accumulate)
     (plan,) = step._plans._plans.values()
     core = step._bound(plan)

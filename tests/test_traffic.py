@@ -7,19 +7,26 @@ follows from what each step of the plan declares to touch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 import gvcore as gv
-from gvcore import nn
+from gvcore import _core, nn
 from gvcore.train.batch import as_batch
 from gvcore.train.plans import Plans
 
 WIDTH, ROWS = 128, 256
 SGD = gv.optim.SGD(lr=1e-3, momentum=0.9)
+
+
+@pytest.fixture(autouse=True)
+def by_columns() -> Iterator[None]:
+    _core.set_panels("columns")
+    yield
+    _core.set_panels("automatic")
 
 
 def layer(width: int) -> list[nn.Module]:
@@ -66,6 +73,15 @@ def passes_per_layer(
 def test_passes_over_the_activations(build: Any, most: int, dtype: Any, stored: bool) -> None:
     # Each of a layer's three products touches two activations: fewer than six would be a wrong account.
     assert 6 <= passes_per_layer(build, dtype, stored) <= most
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize(("build", "most"), [(plain, 10.25), (residual, 12)])
+def test_passes_by_rows(build: Any, most: float, stored: bool) -> None:
+    """One more than by columns, for a batch norm is applied after all workers have met, and the sums of the
+    blocks of rows (a quarter)."""
+    _core.set_panels("rows")
+    assert 9 < passes_per_layer(build, stored=stored) <= most
 
 
 @pytest.mark.parametrize(("build", "most"), [(plain, 9), (residual, 12)])

@@ -385,6 +385,7 @@ template <class T> void register_plan_of(py::module_& m, const char* name) {
       .def_property_readonly("offsets", [](P& p) { return p.executor().offsets(); })
       .def_property_readonly("instructions", [](P& p) { return p.executor().instructions(); })
       .def_property_readonly("barriers", [](P& p) { return p.executor().barriers(); })
+      .def_property_readonly("by_rows", [](P& p) { return p.executor().by_rows(); })
       .def_property_readonly("arena_bytes", [](P& p) { return p.executor().arena_bytes(); });
 }
 
@@ -393,6 +394,18 @@ template <class T> void register_plan_of(py::module_& m, const char* name) {
 
 void register_plan(py::module_& m) {
   using namespace gv::plan;
+  static const std::pair<const char*, Panels> kinds[] = {
+      {"automatic", Panels::automatic}, {"columns", Panels::columns}, {"rows", Panels::rows}};
+  m.def("panels", [] {
+    for (const auto& [name, kind] : kinds)
+      if (kind == panels()) return name;
+    return "";
+  });
+  m.def("set_panels", [](const std::string& wanted) {
+    for (const auto& [name, kind] : kinds)
+      if (wanted == name) return set_panels(kind);
+    throw py::value_error("[set_panels] expected automatic, columns or rows, got " + wanted);
+  });
   py::class_<StepRequest>(m, "StepRequest", "What a step does besides forward and backward.")
       .def(py::init<>())
       .def_readwrite("lr", &StepRequest::lr)

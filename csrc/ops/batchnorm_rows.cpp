@@ -122,13 +122,14 @@ void batchnorm_rows_merge(const kernels::Kernels<T>& k, const BatchNormBackward<
   const index n = cols.size(), j = cols.first;
   if (n <= 0) return;
   double *sum_dy = blocks + j, *sum_dyx = sum_dy + args.cols, *sum_x = sum_dyx + args.cols;
+  const index sums = args.found_shift ? 3 : 2;
   for (index b = 1; b < batchnorm_blocks(args.rows); ++b) {
-    const double* block = blocks + b * 3 * args.cols + j;
+    const double* block = blocks + b * sums * args.cols + j;
     for (index i = 0; i < n; ++i) sum_dy[i] += block[i];
     for (index i = 0; i < n; ++i) sum_dyx[i] += block[args.cols + i];
-    for (index i = 0; i < n; ++i) sum_x[i] += block[2 * args.cols + i];
+    for (index i = 0; args.found_shift && i < n; ++i) sum_x[i] += block[2 * args.cols + i];
   }
-  for (index i = 0; i < n; ++i) args.found_shift[j + i] = T(sum_x[i] / double(args.rows));
+  for (index i = 0; args.found_shift && i < n; ++i) args.found_shift[j + i] = T(sum_x[i] / double(args.rows));
   k.bn_backward_coefficients(n, args.rows, sum_dy, sum_dyx, args.shift + j, args.rstd + j, at(args.gamma, j),
                              args.dgamma + j, args.dbeta + j, args.c1 + j, args.c2 + j, args.c3 + j);
 }

@@ -1,5 +1,5 @@
-// batchnorm_rows.h — batch normalisation of a whole matrix, dealt by blocks of rows: the moments (sums) of every block, then their merging in ascending order, then y (dx). The same
-// bits as batchnorm.h, which deals columns, because the order of the blocks is the order of the sums.
+// batchnorm_rows.h — batch normalisation of a whole matrix, dealt by blocks of rows: the moments (sums) of
+// every block, then their merging in ascending order, then y (dx). The same bits as batchnorm.h, which deals columns, because the order of the blocks is the order of the sums.
 // Memory is walked in tiles of a few lines by a block of rows, and the tile that comes next is asked for
 // while one is worked on. Not here: the meetings of the workers between the three parts.
 #pragma once
@@ -11,7 +11,8 @@ namespace gv::ops {
 // memory is read faster along its rows.
 template <class T> bool batchnorm_by_rows(index rows, index cols, int workers);
 
-// Doubles that all workers share: moments forward, three sums backward, of every block.
+// Doubles that all workers share: moments forward, three sums backward (two where no shift is found), of
+// every block.
 constexpr index batchnorm_blocks(index rows) { return (rows + kRowBlock - 1) / kRowBlock; }
 constexpr index batchnorm_forward_blocks(index rows, index cols) { return 2 * cols * batchnorm_blocks(rows); }
 constexpr index batchnorm_backward_blocks(index rows, index cols) {
@@ -33,7 +34,7 @@ template <class T>
 void batchnorm_rows_apply(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, T* repeated,
                           int worker, int workers) noexcept;
 
-// found_shift is not null here, relu is false.
+// In the first and the last part found_shift is not null and relu is false.
 template <class T>
 void batchnorm_rows_moments(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, double* blocks,
                             int worker, int workers) noexcept;

@@ -4,7 +4,7 @@
 #include "lower.h"
 #include "steps_elementwise.h"
 #include "steps_linear.h"
-#include "steps_norm.h"
+#include "steps_norm_rows.h"
 #include "steps_shape.h"
 
 namespace gv::plan {
@@ -200,8 +200,20 @@ template <class T> void Lowering<T>::differentiate_batchnorm(NodeId id) {
     t.dgamma = gradient_of(gamma);
     t.dbeta = gradient_of(beta);
   }
-  program_.step(std::make_unique<BatchNormGradient<T>>(multiplicity, columns, f.relu >= 0, !options_.training,
-                                                       t, commit));
+  const bool relu = f.relu >= 0, fixed = !options_.training;
+  if (!options_.by_rows) {
+    program_.step(std::make_unique<BatchNormGradient<T>>(multiplicity, columns, relu, fixed, t, commit));
+  } else {
+    const TensorId blocks = block_sums(multiplicity, columns);
+    const TensorId coefficients = gradient_coefficients(columns);
+    program_.step(std::make_unique<BatchNormGradientSums<T>>(multiplicity, columns, relu, t.dy, t.x,
+                                                             t.statistics, blocks));
+    program_.whole(std::make_unique<BatchNormGradientCoefficients<T>>(multiplicity, columns, fixed, t, blocks,
+                                                                      coefficients, commit));
+    if (dx >= 0)
+      program_.step(std::make_unique<BatchNormGradientApply<T>>(multiplicity, columns, relu, t.dy, t.x,
+                                                                t.statistics, coefficients, dx));
+  }
   if (dx >= 0) contribute(x, dx);
 }
 

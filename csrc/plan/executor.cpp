@@ -6,6 +6,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "../ops/batchnorm_rows.h"
 #include "../ops/isa.h"
 
 namespace gv::plan {
@@ -14,7 +15,11 @@ namespace {
 constexpr index kSlice = 16 * 1024;  // elements of the flat gradient that one worker takes at a time
 constexpr index kInferenceBytes = 8 << 20;  // arena of one chunk of inference
 constexpr index kInferenceRows = 1024;
+constexpr index kManyRows = 512, kManyBytes = 512 * 1024;  // from which a single worker goes by rows
+constexpr index kFewRows = 96;  // least share of a worker where there is no batch norm
 constexpr double kLongStep = 2e8;  // nanoseconds: a longer step is worth all workers, and too long to try
+
+std::atomic<Panels> chosen_panels{Panels::automatic};
 
 using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) {
@@ -22,6 +27,9 @@ double seconds_since(Clock::time_point start) {
 }
 
 }  // namespace
+
+Panels panels() { return chosen_panels; }
+void set_panels(Panels panels) { chosen_panels = panels; }
 
 template <class T>
 Executor<T>::Executor(const Graph& graph, const Options& options, const LossSettings* loss,
@@ -51,7 +59,31 @@ template <class T> void Executor<T>::bind(const Bindings<T>& net, const Optimize
   if (capacity_ >= 0) resolve();
 }
 
+// Panels of rows keep a worker's activations to itself and walk through memory in its order; panels of
+// columns need no meeting inside a batch norm, and share out the packing of the weights. So rows are for many
+// of them, and only where every worker gets about as many. The bounds are measured ones.
+template <class T> bool Executor<T>::prefers_rows(index batch) const {
+  const bool norms = !program_.statistics.empty();
+  if (!options_.fuse || (norms && sizeof(T) != sizeof(float))) return false;
+  if (const Panels set = panels(); set != Panels::automatic) return set == Panels::rows;
+  index widest = 1;
+  for (const Tensor& t : program_.tensors) widest = std::max(widest, t.per_sample);
+  const index workers = num_threads(), blocks = ops::batchnorm_blocks(batch);
+  if (workers == 1) return batch >= kManyRows && batch * widest * index(sizeof(T)) >= kManyBytes;
+  if (!norms) return batch >= kFewRows * workers;
+  return 2 * batch >= widest && (blocks >= 2 * workers || blocks % workers == 0);
+}
+
 template <class T> void Executor<T>::reserve(index batch) {
+  if (batch > capacity_ || threads_ != num_threads()) {
+    batch = std::max(batch, capacity_);
+    if (const bool by_rows = prefers_rows(batch); by_rows != program_.by_rows) {
+      Options options = options_;
+      options.by_rows = by_rows;
+      program_ = make_program<T>(graph_, options, loss_.get());
+      capacity_ = -1;
+    }
+  }
   if (batch > capacity_) {
     const index bytes = layout(program_.tensors, arena_offsets_, batch);
     arena_ = Buffer();
@@ -233,7 +265,6 @@ void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t
                              int team) noexcept {
   char* scratch = scratch_.data() + worker * scratch_each_;
   Context<T> own = c;
-  own.workers = team;
   for (std::size_t i = first; i < last; ++i) {
     if (barrier_before_[i]) barrier_.wait(team);
     const int workers = std::min(workers_[i], team);

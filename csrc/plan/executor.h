@@ -42,6 +42,11 @@ struct StepResult {
   int workers = 1;
 };
 
+// How plans cut what they compute; automatic: by the batch and the threads. For tests, no result depends on it.
+enum class Panels { automatic, columns, rows };
+Panels panels();
+void set_panels(Panels panels);
+
 template <class T> class Executor {
  public:
   // loss may be null; then no target is loaded. optimizer may be null; then nothing is updated.
@@ -73,6 +78,7 @@ template <class T> class Executor {
   bool has_accumulated() const { return accumulated_ > 0; }
   void forget_accumulated() { accumulated_ = 0; }
   index arena_bytes() const { return arena_.size(); }
+  bool by_rows() const { return program_.by_rows; }
   int barriers() const;      // of one step at the reserved size
   index instructions() const { return index(program_.instructions.size()); }
   // Of one step at the reserved size, by instruction; last, what is not updated inside them.
@@ -88,6 +94,7 @@ template <class T> class Executor {
   template <class E> E* address(TensorId id) const {
     return reinterpret_cast<E*>(addresses_[std::size_t(id)]);
   }
+  bool prefers_rows(index batch) const;
   void resolve();
   void plan_workers(index batch);
   void plan_ahead();

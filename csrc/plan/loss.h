@@ -29,13 +29,13 @@ template <class T> class Loss final : public Instruction<T> {
  public:
   Loss(const LossSettings& settings, const LossTensors& t, TensorId prediction, TensorId gradient)
       : settings_(settings), t_(t) {
-    this->reads(prediction_, prediction, false);
-    this->reads(labels_, t.labels, false);
-    this->reads(target_, t.target, false);
-    this->reads(row_weight_, t.row_weight, false);
-    this->reads(weight_, t.weight, false);
-    this->writes(row_loss_, t.row_loss, false);
-    this->writes(gradient_, gradient, false);
+    this->reads(prediction_, prediction, Reach::all);
+    this->reads(labels_, t.labels, Reach::all);
+    this->reads(target_, t.target, Reach::all);
+    this->reads(row_weight_, t.row_weight, Reach::all);
+    this->reads(weight_, t.weight, Reach::all);
+    this->writes(row_loss_, t.row_loss, Reach::all);
+    this->writes(gradient_, gradient, Reach::all);
   }
   void run(const Context<T>& c, const Worker& w) const noexcept override;
   index scratch_bytes(index) const override { return 0; }

@@ -5,7 +5,7 @@
 #include "steps_elementwise.h"
 #include "steps_input.h"
 #include "steps_linear.h"
-#include "steps_norm.h"
+#include "steps_norm_rows.h"
 #include "steps_shape.h"
 
 namespace gv::plan {
@@ -201,7 +201,29 @@ template <class T> void Lowering<T>::lower_batchnorm(NodeId id) {
     t.running_mean = mean;
     t.running_var = var;
   }
-  program_.step(std::make_unique<BatchNorm<T>>(multiplicity, columns, n.eps, f.relu >= 0, t));
+  if (!options_.by_rows || !options_.training)
+    return program_.step(std::make_unique<BatchNorm<T>>(multiplicity, columns, n.eps, f.relu >= 0, t));
+  const TensorId blocks = block_sums(multiplicity, columns);
+  program_.step(std::make_unique<BatchNormMoments<T>>(multiplicity, columns, t.x, blocks));
+  program_.whole(std::make_unique<BatchNormCoefficients<T>>(multiplicity, columns, n.eps, blocks, t.gamma,
+                                                            t.beta, t.statistics, t.moments));
+  program_.step(
+      std::make_unique<BatchNormAgain<T>>(multiplicity, columns, f.relu >= 0, t.x, r, t.statistics, y));
+}
+
+template <class T> TensorId Lowering<T>::block_sums(index multiplicity, index columns) {
+  if (block_sums_ < 0) block_sums_ = program_.tensor(Place::arena, 0, 0, sizeof(double));
+  Tensor& t = program_.tensors[std::size_t(block_sums_)];
+  t.per_sample = std::max(t.per_sample, block_sums_per_sample(multiplicity, columns));
+  t.fixed = std::max(t.fixed, 2 * columns);
+  return block_sums_;
+}
+
+template <class T> TensorId Lowering<T>::gradient_coefficients(index columns) {
+  if (coefficients_ < 0) coefficients_ = program_.tensor(Place::arena, 0, 0, sizeof(T));
+  Tensor& t = program_.tensors[std::size_t(coefficients_)];
+  t.fixed = std::max(t.fixed, 3 * columns);
+  return coefficients_;
 }
 
 // A parameter that is a suffix of the trailing shape is used as it lies; any other is expanded.
@@ -252,6 +274,7 @@ template <class T> void Lowering<T>::lower_concatenate(NodeId id) {
 template <class T> Program<T> make_program(const Graph& graph, const Options& options,
                                            const LossSettings* loss) {
   Program<T> program;
+  program.by_rows = options.by_rows;
   Lowering<T> lowering(graph, options, program);
   lowering.forward();
   const NodeId out = graph.outputs().at(0);

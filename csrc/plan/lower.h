@@ -53,6 +53,10 @@ template <class T> class Lowering {
   void lower_batchnorm(NodeId id);
   void lower_parameter_row(NodeId id);
   void lower_concatenate(NodeId id);
+  // What the batch norms of a plan by rows share, for they work one after the other: the sums of the blocks of
+  // rows, and the coefficients of the gradient.
+  TensorId block_sums(index multiplicity, index columns);
+  TensorId gradient_coefficients(index columns);
 
   void differentiate(NodeId id);
   void differentiate_product(NodeId id);
@@ -71,6 +75,7 @@ template <class T> class Lowering {
   Program<T>& program_;
   std::vector<Facts> facts_;
   std::vector<TensorId> parameters_, running_;
+  TensorId block_sums_ = -1, coefficients_ = -1;
   std::vector<NodeId> segments_{0};  // first nodes; in the backward part those that are left to do
 };
 

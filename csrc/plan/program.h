@@ -18,6 +18,7 @@ struct Options {
   bool update_inside = false;  // products update their parameter; else every gradient is stored
   bool fuse = true;            // group panel steps, fold ReLU and residual into batch norm
   index checkpoint_every = 0;  // layers in a segment that is computed again for its backward; 0: all are kept
+  bool by_rows = false;  // panels of rows instead of columns: for a batch of many rows
 };
 
 template <class T> struct Program {
@@ -27,6 +28,7 @@ template <class T> struct Program {
     std::unique_ptr<Instruction<T>> whole;
   };
 
+  bool by_rows = false;
   std::vector<Tensor> tensors;
   std::vector<Item> items;  // forward, then from `backward` on the backward part
   std::size_t backward = 0;

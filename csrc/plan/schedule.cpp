@@ -48,10 +48,12 @@ template <class T> void group(Program<T>& program, bool fuse) {
       program.loss = program.instructions.size();
     }
     auto& item = program.items[i];
-    if (item.panel) {
+    if (item.panel && program.by_rows && open && item.panel->all_rows && item.panel->deferrable()) {
+      waiting.push_back(std::make_unique<PanelGroup<T>>(std::move(item.panel), false));
+    } else if (item.panel) {
       if (!open || !fuse || !open->takes(*item.panel)) {
         close();
-        open = std::make_unique<PanelGroup<T>>(std::move(item.panel));
+        open = std::make_unique<PanelGroup<T>>(std::move(item.panel), program.by_rows);
       } else {
         open->append(std::move(item.panel));
       }
@@ -104,10 +106,10 @@ template <class T> void merge_overwrites(Program<T>& program) {
     number = 0;
     for (std::size_t i = 0; i < program.instructions.size(); ++i)
       if (const auto* g = dynamic_cast<const PanelGroup<T>*>(program.instructions[i].get()))
-        for (const auto& s : g->steps()) visit(++number, i, *s, s.get());
-      else visit(++number, i, *program.instructions[i], static_cast<PanelStep<T>*>(nullptr));
+        for (const auto& s : g->steps()) visit(++number, i, *s, s.get(), g->by_rows());
+      else visit(++number, i, *program.instructions[i], static_cast<PanelStep<T>*>(nullptr), false);
   };
-  each_step([&](std::size_t n, std::size_t, const Accesses& step, PanelStep<T>*) {
+  each_step([&](std::size_t n, std::size_t, const Accesses& step, PanelStep<T>*, bool) {
     for (const Access& a : step.accesses()) last_use[std::size_t(a.slot->id)] = n;
   });
   struct Use {
@@ -116,12 +118,12 @@ template <class T> void merge_overwrites(Program<T>& program) {
     bool local;
   };  // of the memory of a root
   std::vector<Use> uses(tensors.size(), Use{std::size_t(-1), -1, true});
-  each_step([&](std::size_t n, std::size_t i, const Accesses& step, PanelStep<T>* panel) {
+  each_step([&](std::size_t n, std::size_t i, const Accesses& step, PanelStep<T>* panel, bool by_rows) {
     for (const Access& a : step.accesses()) {
       Use& u = uses[std::size_t(tensors[std::size_t(a.slot->id)].storage)];
       if (u.instruction != i)
         u = {i, u.instruction == std::size_t(-1) ? -1 : program.phases[u.instruction], true};
-      u.local &= a.local;
+      u.local &= a.local(by_rows);
     }
     if (!panel) return;
     const auto [out, in] = panel->overwrites();

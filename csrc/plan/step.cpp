@@ -7,9 +7,9 @@ namespace gv::plan {
 namespace {
 
 constexpr index kGrain = 16;              // columns: a cache line of floats, a vector of every ISA
-constexpr index kRowGrain = 4;            // rows: small, so that shares are even
 constexpr index kPanelBytes = 64 * 1024;  // of one activation panel: a few of them stay in L2
 constexpr index kNarrow = 64, kWide = 256;
+constexpr index kRowsBytes = 256 * 1024;  // of the widest panel of rows
 
 // Columns of a panel: wide enough for the register tile, narrow enough for the cache.
 index panel_width(index rows, index columns, index element_bytes) {
@@ -17,22 +17,34 @@ index panel_width(index rows, index columns, index element_bytes) {
   return std::clamp<index>(std::min(columns, std::clamp(fits, kNarrow, kWide)), 1, kWide);
 }
 
+bool reads_rows(const Accesses& step) {
+  const auto& all = step.accesses();
+  return std::any_of(all.begin(), all.end(),
+                     [](const Access& a) { return !a.writes && a.reach == Reach::row; });
+}
+
 }  // namespace
 
-template <class T> PanelGroup<T>::PanelGroup(std::unique_ptr<PanelStep<T>> first)
-    : multiplicity_(first->multiplicity), columns_(first->columns) {
+template <class T>
+PanelGroup<T>::PanelGroup(std::unique_ptr<PanelStep<T>> first, bool by_rows)
+    : multiplicity_(first->multiplicity), columns_(first->columns), by_rows_(by_rows && !first->all_rows) {
   append(std::move(first));
 }
 
-// A step may join if it has the same rows and columns and reads in full nothing that the group
+// A step may join if it has the same rows (and columns) and reads in full nothing that the group
 // writes, and writes nothing that the group reads in full: other workers' panels may be elsewhere.
+// By rows nearly everything could join, but all that a group writes is in memory at the same time, so there is
+// one product in a group.
 template <class T> bool PanelGroup<T>::takes(const PanelStep<T>& step) const {
-  if (step.multiplicity != multiplicity_ || step.columns != columns_) return false;
+  if (step.multiplicity != multiplicity_) return false;
+  if (by_rows_ ? step.all_rows || (products_ > 0 && reads_rows(step)) : step.columns != columns_)
+    return false;
   for (const Access& access : step.accesses()) {
     const auto found = touched_.find(access.slot->id);
     if (found == touched_.end()) continue;
     const Touch& ours = found->second;
-    if (access.local ? ours.writes_whole || (access.writes && ours.whole) : ours.writes || access.writes)
+    if (access.local(by_rows_) ? ours.writes_whole || (access.writes && ours.whole)
+                               : ours.writes || access.writes)
       return false;
   }
   return true;
@@ -40,18 +52,41 @@ template <class T> bool PanelGroup<T>::takes(const PanelStep<T>& step) const {
 
 template <class T> void PanelGroup<T>::append(std::unique_ptr<PanelStep<T>> step) {
   all_rows_ |= step->all_rows;
+  widest_ = std::max(widest_, step->columns);
+  row_grain_ = std::max(row_grain_, step->row_grain());
+  products_ += reads_rows(*step);
   auto& all = this->accesses();
   all.insert(all.end(), step->accesses().begin(), step->accesses().end());
   for (const Access& access : step->accesses()) {
     Touch& touch = touched_[access.slot->id];
+    const bool whole = !access.local(by_rows_);
     touch.writes |= access.writes;
-    touch.whole |= !access.local;
-    touch.writes_whole |= access.writes && !access.local;
+    touch.whole |= whole;
+    touch.writes_whole |= access.writes && whole;
   }
   steps_.push_back(std::move(step));
 }
 
 template <class T> void PanelGroup<T>::run(const Context<T>& context, const Worker& worker) const noexcept {
+  if (by_rows_) run_rows(context, worker);
+  else run_columns(context, worker);
+}
+
+template <class T>
+void PanelGroup<T>::run_rows(const Context<T>& context, const Worker& worker) const noexcept {
+  const Range mine = share(multiplicity_ * context.batch, row_grain_, worker.id, worker.team);
+  const index fits = kRowsBytes / (widest_ * index(sizeof(T))) / kRowBlock * kRowBlock;
+  const index height = std::max(kRowBlock, fits);
+  for (index first = mine.first; first < mine.last; first += height) {
+    const Range panel{first, std::min(mine.last, first + height)};
+    for (const auto& step : steps_) step->panel(context, panel, Range{0, step->columns}, worker.scratch);
+  }
+}
+
+template <class T>
+void PanelGroup<T>::run_columns(const Context<T>& context, const Worker& worker) const noexcept {
+  Context<T> team = context;
+  team.fresh = worker.team > 1;
   const index rows = multiplicity_ * context.batch;
   const index grains = std::max<index>(1, (columns_ + kGrain - 1) / kGrain);
   const int by_columns =
@@ -60,11 +95,11 @@ template <class T> void PanelGroup<T>::run(const Context<T>& context, const Work
   if (worker.id >= by_columns * by_rows) return;
   const Range mine =
       share(columns_, grains >= 4 * by_columns ? 2 * kGrain : kGrain, worker.id % by_columns, by_columns);
-  const Range range = share(rows, kRowGrain, worker.id / by_columns, by_rows);
+  const Range range = share(rows, row_grain_, worker.id / by_columns, by_rows);
   const index width = panel_width(rows, mine.size(), sizeof(T));
   for (index first = mine.first; first < mine.last; first += width) {
     const Range panel{first, std::min(mine.last, first + width)};
-    for (const auto& step : steps_) step->panel(context, range, panel, worker.scratch);
+    for (const auto& step : steps_) step->panel(team, range, panel, worker.scratch);
   }
 }
 

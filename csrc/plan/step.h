@@ -1,7 +1,8 @@
 // step.h — what a plan is made of. An Instruction does one worker's share of its work: no region,
-// no barrier, no allocation. A PanelStep works on columns that do not depend on each other (given
-// all their rows), so a chain of them can run panel by panel while the panel is in cache: that is
-// all that fusing means here, and why it cannot change a bit.
+// no barrier, no allocation. A PanelStep works on rows or columns that do not depend on each other, so a
+// chain of them can run panel by panel while the panel is in cache: that is all that fusing means here, and
+// why it cannot change a bit. A panel is some columns with all their rows, or, in a plan that goes by rows
+// (a large batch), some rows with all their columns.
 #pragma once
 #include <memory>
 #include <unordered_map>
@@ -22,7 +23,7 @@ template <class T> struct Context {
   std::uint64_t seed, step;   // of the random stream (dropout)
   const Update<T>* update;    // null where nothing is updated inside instructions
   const BatchSource<T>* source;
-  int workers = 1;                       // of the region
+  bool fresh = false;  // other workers have just written parts of what panels read in full
   kernels::AheadQueue* ahead = nullptr;  // of this worker: what the next instruction will want
 };
 
@@ -31,10 +32,18 @@ struct Worker {
   char* scratch;  // at least the scratch_bytes() of what runs, 64-byte aligned
 };
 
-// How an instruction touches a tensor; `local` means only the panel's own columns.
+// What a step touches of a tensor when it works on a panel: the same rows and columns; these columns of a
+// vector; these rows with all their columns; everything.
+enum class Reach : std::uint8_t { own, column, row, all };
+
 struct Access {
   Slot* slot;
-  bool writes, local;
+  bool writes;
+  Reach reach;
+  // Whether panels do not meet there.
+  bool local(bool by_rows) const {
+    return reach == Reach::own || reach == (by_rows ? Reach::row : Reach::column);
+  }
 };
 
 class Accesses {
@@ -44,13 +53,13 @@ class Accesses {
   const std::vector<Access>& accesses() const { return accesses_; }
 
  protected:
-  void reads(Slot& slot, TensorId id, bool local = true) { touch(slot, id, false, local); }
-  void writes(Slot& slot, TensorId id, bool local = true) { touch(slot, id, true, local); }
+  void reads(Slot& slot, TensorId id, Reach reach = Reach::own) { touch(slot, id, false, reach); }
+  void writes(Slot& slot, TensorId id, Reach reach = Reach::own) { touch(slot, id, true, reach); }
 
  private:
-  void touch(Slot& slot, TensorId id, bool write, bool local) {
+  void touch(Slot& slot, TensorId id, bool write, Reach reach) {
     slot.id = id;
-    if (id >= 0) accesses_.push_back({&slot, write, local});
+    if (id >= 0) accesses_.push_back({&slot, write, reach});
   }
   std::vector<Access> accesses_;
 };
@@ -72,8 +81,12 @@ template <class T> class PanelStep : public Accesses {
       : multiplicity(multiplicity), columns(columns), all_rows(all_rows) {}
   const index multiplicity;  // rows = multiplicity * batch
   const index columns;
-  const bool all_rows;       // a column needs all of its rows at once (batch statistics)
+  const bool all_rows;  // a column needs all of its rows at once (batch statistics): never by rows
 
+  // Rows are dealt in so many.
+  virtual index row_grain() const { return 4; }
+  // Nothing in the chain needs its result soon, so it need not interrupt a group.
+  virtual bool deferrable() const { return false; }
   virtual void panel(const Context<T>&, Range rows, Range cols, char* scratch) const noexcept = 0;
   virtual index scratch_bytes(index) const { return 0; }
   virtual double nanoseconds(index batch) const {  // one pass over the activations in cache
@@ -88,14 +101,15 @@ template <class T> class PanelStep : public Accesses {
   index rows(const Context<T>& c) const { return multiplicity * c.batch; }
 };
 
-// A chain of panel steps with the same rows and columns. Panels go to workers; where no step needs
-// all rows, rows are dealt too.
+// A chain of panel steps with the same rows and, unless it goes by rows, the same columns. Panels go to
+// workers; where no step needs all rows, rows are dealt too.
 template <class T> class PanelGroup final : public Instruction<T> {
  public:
-  explicit PanelGroup(std::unique_ptr<PanelStep<T>> first);
+  PanelGroup(std::unique_ptr<PanelStep<T>> first, bool by_rows);
   bool takes(const PanelStep<T>& step) const;
   void append(std::unique_ptr<PanelStep<T>> step);
   const std::vector<std::unique_ptr<PanelStep<T>>>& steps() const { return steps_; }
+  bool by_rows() const { return by_rows_; }
 
   void run(const Context<T>&, const Worker&) const noexcept override;
   index scratch_bytes(index batch) const override;
@@ -105,10 +119,16 @@ template <class T> class PanelGroup final : public Instruction<T> {
   struct Touch {
     bool writes = false, whole = false, writes_whole = false;  // how the steps so far touch a tensor
   };
+  void run_rows(const Context<T>&, const Worker&) const noexcept;
+  void run_columns(const Context<T>&, const Worker&) const noexcept;
+
   std::unordered_map<TensorId, Touch> touched_;
   std::vector<std::unique_ptr<PanelStep<T>>> steps_;
-  index multiplicity_, columns_;
+  const index multiplicity_, columns_;
+  const bool by_rows_;
   bool all_rows_ = false;
+  index widest_ = 1, row_grain_ = 1;  // of the steps
+  int products_ = 0;
 };
 
 }  // namespace gv::plan

@@ -56,7 +56,7 @@ template <class T> class RowBinary final : public PanelStep<T> {
   RowBinary(bool multiply, index multiplicity, index columns, TensorId x, TensorId v, TensorId y)
       : PanelStep<T>(multiplicity, columns, false), multiply_(multiply) {
     this->reads(x_, x);
-    this->reads(v_, v);
+    this->reads(v_, v, Reach::column);
     this->writes(y_, y);
   }
   void panel(const Context<T>& c, Range rows, Range cols, char*) const noexcept override {
@@ -145,8 +145,8 @@ template <class T> class ColumnSums final : public PanelStep<T> {
       : PanelStep<T>(multiplicity, columns, true), parameter_(parameter) {
     this->reads(x_, x);
     this->reads(z_, z);
-    this->writes(sum_, sum);
-    this->writes(updated_, updated);
+    this->writes(sum_, sum, Reach::column);
+    this->writes(updated_, updated, Reach::column);
   }
   void panel(const Context<T>& c, Range rows, Range cols, char* scratch) const noexcept override {
     const index ld = this->columns;
@@ -158,6 +158,7 @@ template <class T> class ColumnSums final : public PanelStep<T> {
     if (updated_) c.update->apply(*c.kernels, parameter_, cols.first, cols.size(), sum);
   }
   index scratch_bytes(index) const override { return 3 * this->columns * index(sizeof(double)); }
+  bool deferrable() const override { return true; }
 
  private:
   const int parameter_;

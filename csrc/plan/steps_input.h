@@ -33,7 +33,7 @@ template <class T> struct BatchSource {
 template <class T> class LoadInput final : public Instruction<T> {
  public:
   LoadInput(int input, index elements, TensorId y) : input_(std::size_t(input)), elements_(elements) {
-    this->writes(y_, y, false);
+    this->writes(y_, y, Reach::all);
   }
   void run(const Context<T>& c, const Worker& w) const noexcept override {
     const Range rows = share(c.batch, 4, w.id, w.team);

@@ -17,16 +17,16 @@ template <class T> class Product final : public PanelStep<T> {
   Product(index multiplicity, index columns, index inner, TensorId x, TensorId weight, bool transposed,
           TensorId bias, TensorId y)
       : PanelStep<T>(multiplicity, columns, false), inner_(inner), transposed_(transposed) {
-    this->reads(x_, x, false);
-    this->reads(weight_, weight, false);
-    this->reads(bias_, bias);
+    this->reads(x_, x, Reach::row);
+    this->reads(weight_, weight, Reach::all);
+    this->reads(bias_, bias, Reach::column);
     this->writes(y_, y);
   }
 
   void panel(const Context<T>& c, Range rows, Range cols, char* scratch) const noexcept override {
     ops::Gemm<T> product = describe(this->rows(c));
     product.ahead = c.ahead;
-    product.fresh = c.workers > 1;
+    product.fresh = c.fresh;
     ops::gemm_block(*c.kernels, product, rows, cols, reinterpret_cast<T*>(scratch));
     if (bias_) {
       T* y = y_.get() + rows.first * this->columns + cols.first;
@@ -75,10 +75,10 @@ template <class T> class ProductGradient final : public Instruction<T> {
         columns_(columns),
         parameter_(parameter),
         updates_(updated >= 0) {
-    this->reads(left_, left, false);
-    this->reads(right_, right, false);
-    if (updates_) this->writes(updated_, updated, false);
-    else this->writes(gradient_, gradient, false);
+    this->reads(left_, left, Reach::all);
+    this->reads(right_, right, Reach::all);
+    if (updates_) this->writes(updated_, updated, Reach::all);
+    else this->writes(gradient_, gradient, Reach::all);
   }
 
   void run(const Context<T>& c, const Worker& w) const noexcept override {
@@ -155,9 +155,9 @@ template <class T> class StackedProduct final : public Instruction<T> {
         k_(k),
         a_transposed_(a_transposed),
         b_transposed_(b_transposed) {
-    this->reads(a_, a, false);
-    this->reads(b_, b, false);
-    this->writes(y_, y, false);
+    this->reads(a_, a, Reach::all);
+    this->reads(b_, b, Reach::all);
+    this->writes(y_, y, Reach::all);
   }
   void run(const Context<T>& c, const Worker& w) const noexcept override {
     const Range mine = share(multiplicity_ * c.batch, 1, w.id, w.team);

@@ -41,13 +41,13 @@ template <class T> class BatchNorm final : public PanelStep<T> {
   BatchNorm(index multiplicity, index columns, double eps, bool relu, const Tensors& t)
       : PanelStep<T>(multiplicity, columns, t.running_mean < 0), eps_(eps), relu_(relu) {
     this->reads(x_, t.x);
-    this->reads(gamma_, t.gamma);
-    this->reads(beta_, t.beta);
+    this->reads(gamma_, t.gamma, Reach::column);
+    this->reads(beta_, t.beta, Reach::column);
     this->reads(residual_, t.residual);
-    this->reads(running_mean_, t.running_mean);
-    this->reads(running_var_, t.running_var);
-    this->writes(statistics_, t.statistics);
-    this->writes(moments_, t.moments);
+    this->reads(running_mean_, t.running_mean, Reach::column);
+    this->reads(running_var_, t.running_var, Reach::column);
+    this->writes(statistics_, t.statistics, Reach::column);
+    this->writes(moments_, t.moments, Reach::column);
     this->writes(y_, t.y);
   }
 
@@ -98,7 +98,7 @@ template <class T> class BatchNormAgain final : public PanelStep<T> {
       : PanelStep<T>(multiplicity, columns, false), relu_(relu) {
     this->reads(x_, x);
     this->reads(residual_, residual);
-    this->reads(statistics_, statistics);
+    this->reads(statistics_, statistics, Reach::column);
     this->writes(y_, y);
   }
   void panel(const Context<T>& c, Range rows, Range cols, char*) const noexcept override {
@@ -134,18 +134,18 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
         gamma_parameter_(commit.gamma),
         beta_parameter_(commit.beta),
         momentum_(commit.statistics.momentum) {
-    this->writes(updated_gamma_, commit.gamma_memory);
-    this->writes(updated_beta_, commit.beta_memory);
-    this->reads(moments_, commit.statistics.moments);
-    this->writes(running_mean_, commit.statistics.running_mean);
-    this->writes(running_var_, commit.statistics.running_var);
+    this->writes(updated_gamma_, commit.gamma_memory, Reach::column);
+    this->writes(updated_beta_, commit.beta_memory, Reach::column);
+    this->reads(moments_, commit.statistics.moments, Reach::column);
+    this->writes(running_mean_, commit.statistics.running_mean, Reach::column);
+    this->writes(running_var_, commit.statistics.running_var, Reach::column);
     this->reads(dy_, t.dy);
     this->reads(x_, t.x);
-    this->reads(gamma_, t.gamma);
-    this->reads(statistics_, t.statistics);
+    this->reads(gamma_, t.gamma, Reach::column);
+    this->reads(statistics_, t.statistics, Reach::column);
     this->writes(dx_, t.dx);
-    this->writes(dgamma_, t.dgamma);
-    this->writes(dbeta_, t.dbeta);
+    this->writes(dgamma_, t.dgamma, Reach::column);
+    this->writes(dbeta_, t.dbeta, Reach::column);
   }
 
   void panel(const Context<T>& c, Range rows, Range cols, char* scratch) const noexcept override {
@@ -233,12 +233,12 @@ template <class T> class LayerNormGradient final : public RowInstruction<T> {
   LayerNormGradient(index multiplicity, index columns, TensorId dy, TensorId x, TensorId mean, TensorId rstd,
                     TensorId gamma, TensorId dx)
       : RowInstruction<T>(multiplicity, columns) {
-    this->reads(dy_, dy, false);
-    this->reads(x_, x, false);
-    this->reads(mean_, mean, false);
-    this->reads(rstd_, rstd, false);
-    this->reads(gamma_, gamma, false);
-    this->writes(dx_, dx, false);
+    this->reads(dy_, dy, Reach::all);
+    this->reads(x_, x, Reach::all);
+    this->reads(mean_, mean, Reach::all);
+    this->reads(rstd_, rstd, Reach::all);
+    this->reads(gamma_, gamma, Reach::all);
+    this->writes(dx_, dx, Reach::all);
   }
 
  private:
@@ -258,10 +258,10 @@ template <class T> class LayerNormParameterGradient final : public PanelStep<T> 
       : PanelStep<T>(multiplicity, columns, true) {
     this->reads(dy_, dy);
     this->reads(x_, x);
-    this->reads(mean_, mean, false);
-    this->reads(rstd_, rstd, false);
-    this->writes(dgamma_, dgamma);
-    this->writes(dbeta_, dbeta);
+    this->reads(mean_, mean, Reach::all);
+    this->reads(rstd_, rstd, Reach::all);
+    this->writes(dgamma_, dgamma, Reach::column);
+    this->writes(dbeta_, dbeta, Reach::column);
   }
   void panel(const Context<T>& c, Range rows, Range cols, char* scratch) const noexcept override {
     const index ld = this->columns, n = cols.size(), j = cols.first;
@@ -288,8 +288,8 @@ template <class T> class Softmax final : public RowInstruction<T> {
  public:
   Softmax(bool log, index multiplicity, index columns, TensorId x, TensorId y)
       : RowInstruction<T>(multiplicity, columns), log_(log) {
-    this->reads(x_, x, false);
-    this->writes(y_, y, false);
+    this->reads(x_, x, Reach::all);
+    this->writes(y_, y, Reach::all);
   }
 
  private:
@@ -306,9 +306,9 @@ template <class T> class SoftmaxGradient final : public RowInstruction<T> {
  public:
   SoftmaxGradient(bool log, index multiplicity, index columns, TensorId dy, TensorId y, TensorId dx)
       : RowInstruction<T>(multiplicity, columns), log_(log) {
-    this->reads(dy_, dy, false);
-    this->reads(y_, y, false);
-    this->writes(dx_, dx, false);
+    this->reads(dy_, dy, Reach::all);
+    this->reads(y_, y, Reach::all);
+    this->writes(dx_, dx, Reach::all);
   }
 
  private:

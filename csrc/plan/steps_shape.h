@@ -14,8 +14,8 @@ template <class T> class CopyColumns final : public Instruction<T> {
   CopyColumns(index multiplicity, index columns, TensorId x, index ldx, index from, TensorId y, index ldy,
               index to)
       : multiplicity_(multiplicity), columns_(columns), ldx_(ldx), from_(from), ldy_(ldy), to_(to) {
-    this->reads(x_, x, false);
-    this->writes(y_, y, false);
+    this->reads(x_, x, Reach::all);
+    this->writes(y_, y, Reach::all);
   }
   void run(const Context<T>& c, const Worker& w) const noexcept override {
     const Range rows = share(multiplicity_ * c.batch, 16, w.id, w.team);
@@ -40,8 +40,8 @@ template <class T> class Expand final : public Instruction<T> {
  public:
   Expand(std::vector<index> source, bool batched, index small, TensorId x, TensorId y)
       : source_(std::move(source)), batched_(batched), small_(small) {
-    this->reads(x_, x, false);
-    this->writes(y_, y, false);
+    this->reads(x_, x, Reach::all);
+    this->writes(y_, y, Reach::all);
   }
   void run(const Context<T>& c, const Worker& w) const noexcept override {
     const index n = index(source_.size());
@@ -66,8 +66,8 @@ template <class T> class ExpandGradient final : public Instruction<T> {
  public:
   ExpandGradient(std::vector<index> source, bool batched, index small, TensorId dy, TensorId dx)
       : source_(std::move(source)), batched_(batched), small_(small) {
-    this->reads(dy_, dy, false);
-    this->writes(dx_, dx, false);
+    this->reads(dy_, dy, Reach::all);
+    this->writes(dx_, dx, Reach::all);
   }
   void run(const Context<T>& c, const Worker& w) const noexcept override {
     const index n = index(source_.size());

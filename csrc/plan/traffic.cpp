@@ -34,7 +34,8 @@ class Account {
       : tensors_(tensors), last_use_(last_use), batch_(batch), states_(states) {}
 
   // `steps` in the order in which they take a panel; whoever is `alone` has no panels.
-  Traffic of(std::size_t instruction, const std::vector<const Accesses*>& steps, bool alone) const {
+  Traffic of(std::size_t instruction, const std::vector<const Accesses*>& steps, bool alone,
+             bool by_rows) const {
     Traffic traffic;
     std::unordered_map<TensorId, Touched> memory;
     for (const Accesses* step : steps) {
@@ -44,8 +45,8 @@ class Account {
           const Tensor& t = tensor(a);
           Touched& touched = memory[t.storage];
           // Read in full, it is more than the panel that lies in cache.
-          if (!a.local || !touched.at_hand) of_kind(traffic, t).read += t.bytes(batch_);
-          if (a.local && !touched.at_hand) touched.at_hand = touched.came_in = true;
+          if (!a.local(by_rows) || !touched.at_hand) of_kind(traffic, t).read += t.bytes(batch_);
+          if (a.local(by_rows) && !touched.at_hand) touched.at_hand = touched.came_in = true;
         }
       for (const Access& a : step->accesses())
         if (a.writes) {
@@ -102,7 +103,7 @@ std::vector<Traffic> traffic(const Program<T>& program, index batch, int states)
     if (group)
       for (const auto& step : group->steps()) steps.push_back(step.get());
     else steps.push_back(&instruction);
-    result.push_back(account.of(i, steps, group == nullptr));
+    result.push_back(account.of(i, steps, group == nullptr, group && group->by_rows()));
   }
   return result;
 }
