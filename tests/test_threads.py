@@ -472,7 +472,7 @@ def test_the_interpreter_goes_on_during_a_call(what: str) -> None:
 
 
 def test_teams_that_are_tried_at_first_change_no_bit() -> None:
-    """Seven workers, three, one, four steps each; then one of these sizes for good."""
+    """Seven workers, three, one, four steps each, and again; then one of these sizes."""
     assert _core.worth_waking() == 3000.0
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((128, 96)).astype(np.float32), rng.integers(0, 5, 128)
@@ -482,15 +482,15 @@ def test_teams_that_are_tried_at_first_change_no_bit() -> None:
         step = gv.TrainStep(net, nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.1, momentum=0.9))
         teams, losses = [], []
         with gv.threads(threads):
-            for _ in range(16):
+            for _ in range(28):
                 losses.append(step(x, y))
                 teams.append(step.workers)
         return teams, losses, [p.tobytes() for p in net.parameters().values()]
 
     teams, losses, parameters = run(7)
-    assert teams[:12] == [7] * 4 + [3] * 4 + [1] * 4
-    assert teams[12:] == [teams[12]] * 4 and teams[12] in (7, 3, 1)
+    assert teams[:24] == 2 * ([7] * 4 + [3] * 4 + [1] * 4)
+    assert teams[24:] == [teams[24]] * 4 and teams[24] in (7, 3, 1)
     expected_teams, expected_losses, expected_parameters = run(1)
-    assert expected_teams == [1] * 16
+    assert expected_teams == [1] * 28
     assert losses == expected_losses
     assert parameters == expected_parameters

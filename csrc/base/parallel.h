@@ -51,17 +51,6 @@ inline Range share(index n, index grain, int worker, int workers) {
   return {first * grain < n ? first * grain : n, last * grain < n ? last * grain : n};
 }
 
-// Asks for memory that the caller is about to write and others have read: a write to a line which another
-// processor still holds waits until that one has given it up. A hint; it changes nothing.
-inline void own(const void* memory, index bytes) {
-#if defined(__x86_64__)
-  const char* const at = static_cast<const char*>(memory);
-  for (index line = 0; line < bytes; line += 64) __asm__ volatile("prefetchw %0" : : "m"(at[line]));
-#else
-  (void)memory, (void)bytes;
-#endif
-}
-
 // All workers of a region meet here; wait() is told the team size of the region. Spins for about a
 // microsecond, then yields, then sleeps; with more workers than processors it never spins.
 class Barrier {

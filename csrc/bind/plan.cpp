@@ -180,6 +180,7 @@ template <class T> class Plan {
       for (; done < n; ++done, ++request.step) {
         source.order = whole + cut[done];
         source.rows = cut[done + 1] - cut[done];
+        source.rows_after = done + 1 < n ? cut[done + 2] - cut[done + 1] : 0;
         request.lr = rate[done];
         result = executor_->run(source, request);
         if (result.status != Status::ok) break;

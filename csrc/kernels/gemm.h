@@ -39,19 +39,30 @@ struct Fetch {
   index step;
 };
 
-// The next `most` lines of the queue. A contiguous stretch that is shorter is spread over all of them.
+// The next `most` lines to read. A contiguous stretch that is shorter is spread over all of them.
 inline Fetch take(AheadQueue* ahead, index most, const void* otherwise) {
-  if (!ahead || ahead->next == ahead->last) return {static_cast<const char*>(otherwise), 0};
-  const Ahead& a = *ahead->next;
-  const index left = a.lines - ahead->done;
-  const Fetch f{a.at + ahead->done * a.step, left < most ? a.step * left / most : a.step};
+  if (!ahead || ahead->read.next == ahead->read.last) return {static_cast<const char*>(otherwise), 0};
+  AheadList& list = ahead->read;
+  const Ahead& a = *list.next;
+  const index left = a.lines - list.done;
+  const Fetch f{a.at + list.done * a.step, left < most ? a.step * left / most : a.step};
   if (left > most) {
-    ahead->done += most;
+    list.done += most;
   } else {
-    ahead->done = 0;
-    ++ahead->next;
+    list.done = 0;
+    ++list.next;
   }
   return f;
+}
+
+// The next few lines to write, at once: there is no other kind of fetch among the slots of a tile.
+inline void take_to_write(AheadQueue* ahead) {
+  if (!ahead) return;
+  AheadList& list = ahead->write;
+  for (int left = 32; left > 0 && list.next != list.last; --left) {
+    own(list.next->at + list.done * list.next->step);
+    if (++list.done == list.next->lines) list.done = 0, ++list.next;
+  }
 }
 
 // c (MR x NV vectors) = or += a (MR x k) * b (k x NV vectors), in elements; with Masked the last
@@ -147,6 +158,7 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
       for (index i = 0; i < rows; ++i)
         for (int j = 0; j < NV; ++j) __builtin_prefetch(next + i * ldc + j * lanes<T>(), 1);
     }
+    take_to_write(ahead);
     (t < taller ? tall : rest)(k, a, ras, kas, b, ldb, c, ldc, tail, accumulate, take(ahead, k, a));
     a += height * ras;
     c += height * ldc;

@@ -28,14 +28,18 @@ struct AdamParams {
 };
 
 // Memory that will be wanted soon, in stretches of cache lines, `step` bytes apart. A product has load slots
-// to spare: each step of its loop fetches a line into the second-level cache, and what was taken is gone.
+// to spare: each step of its loop fetches a line that will be read into the second-level cache, and before each
+// tile it takes a few that will be written from the processors that hold them. What was taken is gone.
 struct Ahead {
   const char* at;
   index step, lines;
 };
-struct AheadQueue {
+struct AheadList {
   const Ahead *next, *last;
   index done;  // lines of *next that were taken
+};
+struct AheadQueue {
+  AheadList read, write;
 };
 
 struct PhiloxKey {  // key of Philox4x32-10; the counter is (index / 4, step), word index % 4

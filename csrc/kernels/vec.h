@@ -16,6 +16,7 @@
 //   store_past(p, v)                  a store past the caches, p aligned to the vector
 //   stores_past_done()                orders those before what follows, for other threads
 //   fetch(p)                          asks for the cache line of p, which need not exist
+//   own(p)                            the same to write it: others who hold the line give it up
 #pragma once
 #include "../base/types.h"
 
@@ -62,6 +63,13 @@ template <class T> inline vec<T> set1(T x) { return x - vec<T>{}; }  // x - 0 ke
 template <class T> inline bits<T> as_bits(vec<T> v) { return reinterpret_cast<bits<T>>(v); }
 template <class T> inline vec<T> from_bits(bits<T> b) { return reinterpret_cast<vec<T>>(b); }
 inline void fetch(const void* p) { __builtin_prefetch(p, 0, 2); }  // into L2: L1 is for what is at hand
+inline void own(const void* p) {
+#if defined(__x86_64__)
+  __asm__ volatile("prefetchw %0" : : "m"(*static_cast<const char*>(p)));  // GCC has it for some targets only
+#else
+  __builtin_prefetch(p, 1);
+#endif
+}
 
 }  // namespace
 }  // namespace gv::kernels::GV_ISA

@@ -90,6 +90,7 @@ template <class T> void Executor<T>::reserve(index batch) {
     arena_ = Buffer(std::max<index>(bytes, 1));
     capacity_ = batch;
     row_weights_.resize(std::size_t(batch * program_.loss_tensors.multiplicity));
+    next_rows_.resize(std::size_t(batch) * graph_.inputs().size());
     resolve();
     threads_ = 0;
   }
@@ -260,6 +261,23 @@ template <class T> double Executor<T>::loss_value(index batch) const noexcept {
          denominator_;
 }
 
+// The worker's share of the next step's rows.
+template <class T>
+kernels::AheadList Executor<T>::next_batch(const BatchSource<T>& s, int worker, int workers) noexcept {
+  constexpr index kLine = 64;
+  const Range mine = share(std::min(s.rows_after, capacity_), LoadInput<T>::kGrain, worker, workers);
+  const index inputs = index(s.inputs.size());
+  kernels::Ahead* const first = next_rows_.data() + mine.first * inputs;
+  kernels::Ahead* last = first;
+  for (index r = mine.first; r < mine.last; ++r)
+    for (index i = 0; i < inputs; ++i) {
+      const InputRows<T>& x = s.inputs[std::size_t(i)];
+      const index elements = graph_.node(graph_.inputs()[std::size_t(i)]).shape.elements();
+      *last++ = {x.row(s.sample(s.rows + r)), kLine, (elements * x.item_bytes + kLine - 1) / kLine};
+    }
+  return {first, last, 0};
+}
+
 template <class T>
 void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t last, int worker,
                              int team) noexcept {
@@ -270,9 +288,12 @@ void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t
     const int workers = std::min(workers_[i], team);
     if (worker >= workers) continue;
     const Instruction<T>& instruction = *program_.instructions[i];
-    kernels::AheadQueue ahead{ahead_.data() + first_ahead_[i], ahead_.data() + first_ahead_[i + 1], 0};
+    kernels::AheadQueue ahead{};
+    own.ahead = &ahead;
     // In a team what comes next is being written by others, and to fetch it would take it from them.
-    own.ahead = team > 1 ? nullptr : &ahead;
+    if (i + 1 == program_.instructions.size()) ahead.read = next_batch(*c.source, worker, workers);
+    else if (team == 1)
+      ahead.read = {ahead_.data() + first_ahead_[i], ahead_.data() + first_ahead_[i + 1], 0};
     for (std::size_t o = first_called_[i + 1]; o < first_called_[i + 2]; ++o) __builtin_prefetch(called_[o]);
     instruction.run(own, Worker{worker, workers, scratch});
   }

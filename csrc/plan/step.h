@@ -24,7 +24,7 @@ template <class T> struct Context {
   const Update<T>* update;    // null where nothing is updated inside instructions
   const BatchSource<T>* source;
   bool fresh = false;  // other workers have just written parts of what panels read in full
-  kernels::AheadQueue* ahead = nullptr;  // of this worker: what the next instruction will want
+  kernels::AheadQueue* ahead = nullptr;  // of this worker, never null where something runs
 };
 
 struct Worker {

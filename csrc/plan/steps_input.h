@@ -23,6 +23,7 @@ template <class T> struct BatchSource {
   index rows = 0;
   std::vector<InputRows<T>> inputs;
   const std::int64_t* order = nullptr;      // the sample of each row; null: 0, 1, 2, …
+  index rows_after = 0;  // how many rows of the order behind these the next step will take
   const std::int64_t* labels = nullptr;     // targets: (samples, multiplicity) labels, or
   const T* target = nullptr;                // (samples, elements)
   const double* sample_weight = nullptr;    // (samples), may be null
@@ -32,11 +33,12 @@ template <class T> struct BatchSource {
 
 template <class T> class LoadInput final : public Instruction<T> {
  public:
+  static constexpr index kGrain = 4;  // rows are dealt in so many
   LoadInput(int input, index elements, TensorId y) : input_(std::size_t(input)), elements_(elements) {
     this->writes(y_, y, Reach::all);
   }
   void run(const Context<T>& c, const Worker& w) const noexcept override {
-    const Range rows = share(c.batch, 4, w.id, w.team);
+    const Range rows = share(c.batch, kGrain, w.id, w.team);
     const BatchSource<T>& source = *c.source;
     const InputRows<T>& x = source.inputs[input_];
     const index bytes = elements_ * x.item_bytes;

@@ -81,26 +81,23 @@ template <class T> class ProductGradient final : public Instruction<T> {
     else this->writes(gradient_, gradient, Reach::all);
   }
 
+  // Dealt so that the larger operand is read in parts: by columns where the gradient is wider than high.
   void run(const Context<T>& c, const Worker& w) const noexcept override {
-    const Range mine = share(rows_, 1, w.id, w.team);
-    const index batch = multiplicity_ * c.batch;
+    constexpr index kLine = 64 / index(sizeof(T));
+    const bool by_columns = columns_ > rows_ && columns_ >= kLine * w.team;
+    const Range cols = by_columns ? share(columns_, kLine, w.id, w.team) : Range{0, columns_};
+    const Range mine = by_columns ? Range{0, rows_} : share(rows_, 1, w.id, w.team);
     T* stretch = reinterpret_cast<T*>(w.scratch);
     const index at_once = rows_at_once();
     for (index first = mine.first; first < mine.last; first += at_once) {
-      const index rows = std::min(at_once, mine.last - first);
-      T* result = updates_ ? stretch : gradient_.get() + first * columns_;
-      ops::Gemm<T> product = describe(batch, first, rows, result);
-      product.ahead = c.ahead;
-      // Other workers have read the parameter since it was written. To own its lines takes a while, which
-      // the product gives.
-      if (updates_ && w.team > 1) own(updated_.get() + first * columns_, rows * columns_ * index(sizeof(T)));
-      ops::gemm_block(*c.kernels, product, Range{0, rows}, Range{0, columns_},
-                      updates_ ? stretch + at_once * columns_ : stretch);
-      if (updates_) c.update->apply(*c.kernels, parameter_, first * columns_, rows * columns_, stretch);
+      const Range rows{first, std::min(first + at_once, mine.last)};
+      if (updates_) update_rows(c, w, rows, cols, stretch);
+      else product(c, rows, cols, gradient_.get() + first * columns_ + cols.first, columns_, stretch);
     }
   }
   index scratch_bytes(index batch) const override {
-    const index gemm = ops::gemm_scratch(describe(multiplicity_ * batch, 0, rows_at_once(), nullptr));
+    const index gemm = ops::gemm_scratch(
+        describe(multiplicity_ * batch, Range{0, rows_at_once()}, Range{0, columns_}, nullptr, columns_));
     return (gemm +
             (updates_ ? aligned(rows_at_once() * columns_ * index(sizeof(T))) / index(sizeof(T)) : 0)) *
            index(sizeof(T));
@@ -121,20 +118,43 @@ template <class T> class ProductGradient final : public Instruction<T> {
     const index fits = std::max<index>(1, kStretch / std::max<index>(1, columns_));
     return std::max<index>(1, std::min({rows_, fits, kRowsAtOnce}));
   }
-  ops::Gemm<T> describe(index batch, index first, index rows, T* result) const {
+  ops::Gemm<T> describe(index batch, Range rows, Range cols, T* result, index ld) const {
     ops::Gemm<T> g{};
-    g.m = rows;
-    g.n = columns_;
+    g.m = rows.size();
+    g.n = cols.size();
     g.k = batch;
-    g.a = left_.get() + first;
+    g.a = left_.get() + rows.first;
     g.ras = 1;
     g.kas = rows_;
-    g.b = right_.get();
+    g.b = right_.get() + cols.first;
     g.ldb = columns_;
     g.c = result;
-    g.ldc = columns_;
+    g.ldc = ld;
     g.chain = kChainRows;
     return g;
+  }
+  void product(const Context<T>& c, Range rows, Range cols, T* result, index ld, T* scratch) const noexcept {
+    ops::Gemm<T> g = describe(multiplicity_ * c.batch, rows, cols, result, ld);
+    g.ahead = c.ahead;
+    ops::gemm_block(*c.kernels, g, Range{0, g.m}, Range{0, g.n}, scratch);
+  }
+  // Other workers have read the parameter since it was written, and to get its lines back takes a while, which
+  // the product gives.
+  void update_rows(const Context<T>& c, const Worker& w, Range rows, Range cols, T* stretch) const noexcept {
+    constexpr index kLine = 64;
+    const index n = cols.size(), at = rows.first * columns_ + cols.first;
+    const bool whole = n == columns_;
+    kernels::Ahead lines[kRowsAtOnce];
+    index pieces = 0;
+    for (index r = 0; w.team > 1 && r < rows.size() && (r == 0 || !whole); ++r)
+      lines[pieces++] = {reinterpret_cast<const char*>(updated_.get() + at + r * columns_), kLine,
+                         ((whole ? rows.size() : 1) * n * index(sizeof(T)) + kLine - 1) / kLine};
+    c.ahead->write = {lines, lines + pieces, 0};
+    product(c, rows, cols, stretch, n, stretch + rows_at_once() * columns_);
+    c.ahead->write = {};
+    if (whole) return c.update->apply(*c.kernels, parameter_, at, rows.size() * n, stretch);
+    for (index r = 0; r < rows.size(); ++r)
+      c.update->apply(*c.kernels, parameter_, at + r * columns_, n, stretch + r * n);
   }
 
   const index multiplicity_, rows_, columns_;

@@ -16,6 +16,7 @@ class Team {
     sizes_ = 0;
     for (int n = most; n > 0 && (sizes_ == 0 || tries) && sizes_ < kSizes; n /= 2)
       size_[std::size_t(sizes_++)] = n;
+    steady_ = kFirstSteady;
     compare();
   }
 
@@ -27,7 +28,9 @@ class Team {
   bool tries() const { return sizes_ > 1; }
   void took(double seconds) {
     if (settled_) {
-      if (++runs_ == kSteady) compare();
+      if (++runs_ < steady_) return;
+      steady_ = std::min(2 * steady_, kMostSteady);
+      compare();
       return;
     }
     double& least = least_[std::size_t(now_)];
@@ -36,6 +39,7 @@ class Team {
     runs_ = 0;
     if (++now_ < sizes_) return;
     now_ = 0;
+    if (++rounds_ < kRounds) return;  // the very first runs are slow for reasons of their own
     for (int i = 1; i < sizes_; ++i)
       if (least_[std::size_t(i)] < kClearly * least_[std::size_t(now_)]) now_ = i;
     settled_ = true;
@@ -43,19 +47,19 @@ class Team {
 
  private:
   static constexpr int kSizes = 12;  // 1,024 workers and their halves
-  static constexpr int kRuns = 4;  // with each size
-  static constexpr int kSteady = 5000;  // runs until the sizes are compared again
+  static constexpr int kRuns = 4, kRounds = 2;  // with each size
+  static constexpr int kFirstSteady = 200, kMostSteady = 6400;  // runs until the sizes are compared again
   static constexpr double kClearly = 0.97;
 
   void compare() {
     least_.fill(std::numeric_limits<double>::infinity());
-    now_ = runs_ = 0;
+    now_ = runs_ = rounds_ = 0;
     settled_ = sizes_ == 1;
   }
 
   std::array<int, kSizes> size_{1};
   std::array<double, kSizes> least_{};
-  int sizes_ = 1, now_ = 0, runs_ = 0;
+  int sizes_ = 1, now_ = 0, runs_ = 0, rounds_ = 0, steady_ = kFirstSteady;
   bool settled_ = true;
 };
 
