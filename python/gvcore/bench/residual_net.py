@@ -129,7 +129,7 @@ class Net:
         """Draw eight batches, one after the other: x (8 B, 64) and labels (8 B,)."""
         random = np.random.default_rng(1)
         rows = BATCHES * self.batch
-        x = random.standard_normal((rows, FEATURES)).astype(np.float32).astype(dtype)
+        x = random.standard_normal((rows, FEATURES), dtype=np.float32).astype(dtype, copy=False)
         return x, random.integers(0, CLASSES, rows)
 
     def starts(self) -> Iterator[int]:
