@@ -44,6 +44,7 @@ struct Range {
 
 // Worker's contiguous share of n items, cut at multiples of grain; shares differ by one grain at most.
 inline Range share(index n, index grain, int worker, int workers) {
+  if (workers == 1) return {0, n};  // no divisions, for the sake of many small pieces
   const index grains = (n + grain - 1) / grain;
   const index base = grains / workers, extra = grains % workers;
   const index first = worker * base + (worker < extra ? worker : extra);

@@ -45,7 +45,8 @@ inline Fetch take(AheadQueue* ahead, index most, const void* otherwise) {
   AheadList& list = ahead->read;
   const Ahead& a = *list.next;
   const index left = a.lines - list.done;
-  const Fetch f{a.at + list.done * a.step, left < most ? a.step * left / most : a.step};
+  const Fetch f{a.at + list.done * a.step,
+                left < most ? index(std::uint32_t(a.step * left) / std::uint32_t(most)) : a.step};
   if (left > most) {
     list.done += most;
   } else {

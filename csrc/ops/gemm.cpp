@@ -169,9 +169,9 @@ template <class T> Gemm<T> part(const Gemm<T>& g, Range rows, Range cols) {
 
 // What a product costs, about, in FMAs of a cache line: a vector is never done in part, and every element
 // of a transposed B is moved.
-template <class T> index cost(const Gemm<T>& g) {
-  const index moved = g.b_transposed ? g.n * g.k * (g.m <= kDotRows ? 3 : 4) / 8 : 0;
-  return g.m * blocks(g.n, kLine<T>) * g.k + moved;
+template <class T> index cost(index m, index n, index k, bool b_transposed) {
+  const index moved = b_transposed ? n * k * (m <= kDotRows ? 3 : 4) / 8 : 0;
+  return m * blocks(n, kLine<T>) * k + moved;
 }
 
 // The same as Cᵀ = Bᵀ * Aᵀ, with the same chains: columns of A become those of vectors.
@@ -195,7 +195,8 @@ void direct(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
 template <class T>
 void one_chain(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   T* const ct = scratch;
-  if (g.accumulate || smaller(g.m, g.n) > kNarrow<T> || cost(swap(g, ct, g.m)) + g.m * g.n >= cost(g)) {
+  if (g.accumulate || smaller(g.m, g.n) > kNarrow<T> ||
+      cost<T>(g.n, g.m, g.k, g.kas == 1) + g.m * g.n >= cost<T>(g.m, g.n, g.k, g.b_transposed)) {
     direct(kernels, g, scratch);
     return;
   }
@@ -224,7 +225,10 @@ void gemm_block(const kernels::Kernels<T>& kernels, const Gemm<T>& g, Range rows
                 T* scratch) noexcept {
   if (rows.size() <= 0 || cols.size() <= 0) return;
   if (g.chain <= 0 || (g.k <= g.chain && !g.accumulate)) {
-    one_chain(kernels, part(g, rows, cols), scratch);
+    // Small products are many: what is whole is not described a second time.
+    const bool whole = rows.first == 0 && rows.last == g.m && cols.first == 0 && cols.last == g.n;
+    if (whole) one_chain(kernels, g, scratch);
+    else one_chain(kernels, part(g, rows, cols), scratch);
     return;
   }
   constexpr index kCols = kPartialPanels * kPanel<T>;

@@ -13,6 +13,7 @@ constexpr index kRowsBytes = 256 * 1024;  // of the widest panel of rows
 
 // Columns of a panel: wide enough for the register tile, narrow enough for the cache.
 index panel_width(index rows, index columns, index element_bytes) {
+  if (columns <= kNarrow) return std::max<index>(1, columns);
   const index fits = kPanelBytes / (std::max<index>(rows, 1) * element_bytes) / kNarrow * kNarrow;
   return std::clamp<index>(std::min(columns, std::clamp(fits, kNarrow, kWide)), 1, kWide);
 }
@@ -85,21 +86,27 @@ void PanelGroup<T>::run_rows(const Context<T>& context, const Worker& worker) co
 
 template <class T>
 void PanelGroup<T>::run_columns(const Context<T>& context, const Worker& worker) const noexcept {
-  Context<T> team = context;
-  team.fresh = worker.team > 1;
   const index rows = multiplicity_ * context.batch;
+  if (worker.team == 1) return run_panels(context, {0, rows}, {0, columns_}, worker.scratch);
   const index grains = std::max<index>(1, (columns_ + kGrain - 1) / kGrain);
   const int by_columns =
       all_rows_ ? worker.team : int(std::min<index>(worker.team, std::max<index>(1, columns_ / kNarrow)));
   const int by_rows = all_rows_ ? 1 : worker.team / by_columns;
   if (worker.id >= by_columns * by_rows) return;
-  const Range mine =
+  const Range cols =
       share(columns_, grains >= 4 * by_columns ? 2 * kGrain : kGrain, worker.id % by_columns, by_columns);
-  const Range range = share(rows, row_grain_, worker.id / by_columns, by_rows);
-  const index width = panel_width(rows, mine.size(), sizeof(T));
-  for (index first = mine.first; first < mine.last; first += width) {
-    const Range panel{first, std::min(mine.last, first + width)};
-    for (const auto& step : steps_) step->panel(team, range, panel, worker.scratch);
+  Context<T> team = context;
+  team.fresh = true;
+  run_panels(team, share(rows, row_grain_, worker.id / by_columns, by_rows), cols, worker.scratch);
+}
+
+template <class T>
+void PanelGroup<T>::run_panels(const Context<T>& context, Range rows, Range cols,
+                               char* scratch) const noexcept {
+  const index width = panel_width(multiplicity_ * context.batch, cols.size(), sizeof(T));
+  for (index first = cols.first; first < cols.last; first += width) {
+    const Range panel{first, std::min(cols.last, first + width)};
+    for (const auto& step : steps_) step->panel(context, rows, panel, scratch);
   }
 }
 

@@ -121,6 +121,7 @@ template <class T> class PanelGroup final : public Instruction<T> {
   };
   void run_rows(const Context<T>&, const Worker&) const noexcept;
   void run_columns(const Context<T>&, const Worker&) const noexcept;
+  void run_panels(const Context<T>&, Range rows, Range cols, char* scratch) const noexcept;
 
   std::unordered_map<TensorId, Touch> touched_;
   std::vector<std::unique_ptr<PanelStep<T>>> steps_;

@@ -24,10 +24,11 @@ template <class T> class Product final : public PanelStep<T> {
   }
 
   void panel(const Context<T>& c, Range rows, Range cols, char* scratch) const noexcept override {
-    ops::Gemm<T> product = describe(this->rows(c));
+    ops::Gemm<T> product = describe(rows, cols);
     product.ahead = c.ahead;
     product.fresh = c.fresh;
-    ops::gemm_block(*c.kernels, product, rows, cols, reinterpret_cast<T*>(scratch));
+    ops::gemm_block(*c.kernels, product, Range{0, product.m}, Range{0, product.n},
+                    reinterpret_cast<T*>(scratch));
     if (bias_) {
       T* y = y_.get() + rows.first * this->columns + cols.first;
       c.kernels->add_row(rows.size(), cols.size(), y, this->columns, bias_.get() + cols.first, y,
@@ -35,26 +36,27 @@ template <class T> class Product final : public PanelStep<T> {
     }
   }
   index scratch_bytes(index batch) const override {
-    return ops::gemm_scratch(describe(this->multiplicity * batch)) * index(sizeof(T));
+    return ops::gemm_scratch(describe({0, this->multiplicity * batch}, {0, this->columns})) *
+           index(sizeof(T));
   }
   double nanoseconds(index batch) const override {
     return double(this->multiplicity * batch) * double(this->columns) * double(inner_) * 0.015;
   }
 
  private:
-  ops::Gemm<T> describe(index rows) const {
+  ops::Gemm<T> describe(Range rows, Range cols) const {
     ops::Gemm<T> g{};
-    g.m = rows;
-    g.n = this->columns;
+    g.m = rows.size();
+    g.n = cols.size();
     g.k = inner_;
-    g.a = x_.get();
+    g.a = x_.get() + rows.first * inner_;
     g.ras = inner_;
     g.kas = 1;
-    g.b = weight_.get();
     g.ldb = transposed_ ? inner_ : this->columns;
+    g.b = weight_.get() + cols.first * (transposed_ ? inner_ : 1);
     g.b_transposed = transposed_;
-    g.c = y_.get();
     g.ldc = this->columns;
+    g.c = y_.get() + rows.first * g.ldc + cols.first;
     return g;
   }
 
