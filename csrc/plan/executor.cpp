@@ -90,7 +90,6 @@ template <class T> void Executor<T>::reserve(index batch) {
     arena_ = Buffer(std::max<index>(bytes, 1));
     capacity_ = batch;
     row_weights_.resize(std::size_t(batch * program_.loss_tensors.multiplicity));
-    next_rows_.resize(std::size_t(batch) * graph_.inputs().size());
     resolve();
     threads_ = 0;
   }
@@ -123,7 +122,7 @@ template <class T> void Executor<T>::resolve() {
   if (loss_ && program_.loss_tensors.weight >= 0)
     std::transform(loss_->weight.begin(), loss_->weight.end(), address<T>(program_.loss_tensors.weight),
                    [](double w) { return T(w); });
-  plan_ahead();
+  foresight_.plan(program_, graph_, update_, capacity_);
 }
 
 // How many workers each instruction wakes, and where they must meet: between phases, unless only
@@ -152,57 +151,6 @@ template <class T> void Executor<T>::plan_workers(index batch) {
     }
     shared |= workers_[i] > 1;
   }
-}
-
-// While the products of an instruction run, the memory that the next one will touch and the last few have
-// not is on its way. The hardware follows a stream by itself, but only within a page and after a few
-// misses, and a layer is a handful of short streams.
-template <class T> void Executor<T>::plan_ahead() {
-  constexpr index kRecent = 3, kLine = 64;
-  constexpr index kMost = 256 * 1024;  // of one tensor: a few of them fit in the second-level cache
-  const std::size_t n = program_.instructions.size();
-  ahead_.clear();
-  first_ahead_.assign(n + 1, 0);
-  std::vector<index> touched(program_.tensors.size(), -kRecent - 1);
-  const auto stretch = [&](const void* at, index bytes) {
-    if (at && bytes > 0) ahead_.push_back({static_cast<const char*>(at), kLine, (bytes + kLine - 1) / kLine});
-  };
-  for (std::size_t i = 0; i < n; ++i) {  // what instruction i wants, instruction i - 1 fetches
-    const Instruction<T>& instruction = *program_.instructions[i];
-    const std::size_t before = ahead_.size();
-    for (const Access& a : instruction.accesses()) {
-      const Tensor& t = program_.tensors[std::size_t(a.slot->id)];
-      index& last = touched[std::size_t(t.storage)];
-      if (index(i) - last > kRecent) stretch(a.slot->at, std::min(kMost, t.bytes(capacity_)));
-      last = index(i);
-    }
-    if (const int p = instruction.updates(); p >= 0) {
-      for (int which : {0, 1})
-        stretch(update_.state(which, p),
-                std::min(kMost, graph_.parameters()[std::size_t(p)].size * index(sizeof(T))));
-      stretch(update_.place(p), kLine);
-    }
-    if (i == 0) ahead_.resize(before);
-    first_ahead_[i] = ahead_.size();
-  }
-  first_ahead_[n] = ahead_.size();
-
-  // The objects themselves are small and all over the place; two lines reach what run() reads of most.
-  called_.clear();
-  first_called_.clear();
-  const auto object = [&](const void* at) {
-    for (index line = 0; line < 2 * kLine; line += kLine)
-      called_.push_back(static_cast<const char*>(at) + line);
-  };
-  for (const auto& instruction : program_.instructions) {
-    first_called_.push_back(called_.size());
-    object(instruction.get());
-    if (const auto* group = dynamic_cast<const PanelGroup<T>*>(instruction.get())) {
-      called_.push_back(reinterpret_cast<const char*>(group->steps().data()));
-      for (const auto& step : group->steps()) object(step.get());
-    }
-  }
-  first_called_.insert(first_called_.end(), 2, called_.size());
 }
 
 template <class T> int Executor<T>::barriers() const {
@@ -261,23 +209,6 @@ template <class T> double Executor<T>::loss_value(index batch) const noexcept {
          denominator_;
 }
 
-// The worker's share of the next step's rows.
-template <class T>
-kernels::AheadList Executor<T>::next_batch(const BatchSource<T>& s, int worker, int workers) noexcept {
-  constexpr index kLine = 64;
-  const Range mine = share(std::min(s.rows_after, capacity_), LoadInput<T>::kGrain, worker, workers);
-  const index inputs = index(s.inputs.size());
-  kernels::Ahead* const first = next_rows_.data() + mine.first * inputs;
-  kernels::Ahead* last = first;
-  for (index r = mine.first; r < mine.last; ++r)
-    for (index i = 0; i < inputs; ++i) {
-      const InputRows<T>& x = s.inputs[std::size_t(i)];
-      const index elements = graph_.node(graph_.inputs()[std::size_t(i)]).shape.elements();
-      *last++ = {x.row(s.sample(s.rows + r)), kLine, (elements * x.item_bytes + kLine - 1) / kLine};
-    }
-  return {first, last, 0};
-}
-
 template <class T>
 void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t last, int worker,
                              int team) noexcept {
@@ -291,10 +222,9 @@ void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t
     kernels::AheadQueue ahead{};
     own.ahead = &ahead;
     // In a team what comes next is being written by others, and to fetch it would take it from them.
-    if (i + 1 == program_.instructions.size()) ahead.read = next_batch(*c.source, worker, workers);
-    else if (team == 1)
-      ahead.read = {ahead_.data() + first_ahead_[i], ahead_.data() + first_ahead_[i + 1], 0};
-    for (std::size_t o = first_called_[i + 1]; o < first_called_[i + 2]; ++o) __builtin_prefetch(called_[o]);
+    if (i + 1 == program_.instructions.size()) ahead.read = foresight_.next_batch(*c.source, worker, workers);
+    else if (team == 1) ahead.read = foresight_.during(i);
+    foresight_.fetch_instruction(i + 1);
     instruction.run(own, Worker{worker, workers, scratch});
   }
 }

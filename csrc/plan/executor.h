@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "../base/memory.h"
+#include "foresight.h"
 #include "program.h"
 #include "steps_input.h"
 #include "team.h"
@@ -97,8 +98,6 @@ template <class T> class Executor {
   bool prefers_rows(index batch) const;
   void resolve();
   void plan_workers(index batch);
-  void plan_ahead();
-  kernels::AheadList next_batch(const BatchSource<T>& source, int worker, int workers) noexcept;
   void load_targets(const BatchSource<T>& source);
   double loss_value(index batch) const noexcept;
   void run_phases(const Context<T>& c, std::size_t first, std::size_t last, int worker, int team) noexcept;
@@ -129,11 +128,7 @@ template <class T> class Executor {
   std::vector<char*> addresses_;
   std::vector<int> workers_;          // worth waking for each instruction
   std::vector<char> barrier_before_;
-  std::vector<kernels::Ahead> ahead_;        // by instruction that fetches them
-  std::vector<std::size_t> first_ahead_;     // of each instruction; one more at the end
-  std::vector<kernels::Ahead> next_rows_;    // of the next batch, by row and input
-  std::vector<const char*> called_;          // lines of the instructions themselves
-  std::vector<std::size_t> first_called_;    // of each instruction; two more at the end
+  Foresight<T> foresight_;
   Team team_;
 
   std::vector<double> row_weights_;   // of the loss value
