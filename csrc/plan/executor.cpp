@@ -221,9 +221,8 @@ void Executor<T>::run_phases(const Context<T>& c, std::size_t first, std::size_t
     const Instruction<T>& instruction = *program_.instructions[i];
     kernels::AheadQueue ahead{};
     own.ahead = &ahead;
-    // In a team what comes next is being written by others, and to fetch it would take it from them.
-    if (i + 1 == program_.instructions.size()) ahead.read = foresight_.next_batch(*c.source, worker, workers);
-    else if (team == 1) ahead.read = foresight_.during(i);
+    ahead.read = i + 1 == program_.instructions.size() ? foresight_.next_batch(*c.source, worker, workers)
+                                                       : foresight_.during(i, team > 1);
     foresight_.fetch_instruction(i + 1);
     instruction.run(own, Worker{worker, workers, scratch});
   }

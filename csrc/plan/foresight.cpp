@@ -7,48 +7,57 @@ namespace gv::plan {
 
 template <class T>
 void Foresight<T>::plan(const Program<T>& program, const Graph& graph, const Update<T>& update, index batch) {
-  plan_memory(program, graph, update, batch);
+  alone_ = list(program, graph, update, batch, false);
+  in_team_ = list(program, graph, update, batch, true);
   plan_objects(program);
   input_elements_.clear();
   for (const NodeId id : graph.inputs()) input_elements_.push_back(graph.node(id).shape.elements());
   next_rows_.resize(std::size_t(batch) * input_elements_.size());
 }
 
-// While the products of an instruction run, the memory that the next one will touch and the last few have
-// not is on its way. The hardware follows a stream by itself, but only within a page and after a few
-// misses, and a layer is a handful of short streams.
+// The hardware follows a stream by itself, but only within a page and after a few misses, and a layer is a
+// handful of short streams. What the last few instructions have touched is left out: it is in cache.
 template <class T>
-void Foresight<T>::plan_memory(const Program<T>& program, const Graph& graph, const Update<T>& update,
-                               index batch) {
+typename Foresight<T>::Lists Foresight<T>::list(const Program<T>& program, const Graph& graph,
+                                                const Update<T>& update, index batch, bool in_team) const {
   constexpr index kRecent = 3;
   constexpr index kMost = 256 * 1024;  // of one tensor: a few of them fit in the second-level cache
   const std::size_t n = program.instructions.size();
-  memory_.clear();
-  first_memory_.assign(n + 1, 0);
-  std::vector<index> touched(program.tensors.size(), -kRecent - 1);
+  Lists lists;
+  std::vector<index> touched(program.tensors.size(), -kRecent - 1), written = touched;
   const auto stretch = [&](const void* at, index bytes) {
     if (at && bytes > 0)
-      memory_.push_back({static_cast<const char*>(at), kLine, (bytes + kLine - 1) / kLine});
+      lists.memory.push_back(
+          {static_cast<const char*>(at), kLine, (std::min(kMost, bytes) + kLine - 1) / kLine});
   };
-  for (std::size_t i = 0; i < n; ++i) {  // what instruction i wants, instruction i - 1 fetches
+  std::vector<std::size_t> end(n);  // of what instruction i wants
+  for (std::size_t i = 0; i < n; ++i) {
     const Instruction<T>& instruction = *program.instructions[i];
-    const std::size_t before = memory_.size();
     for (const Access& a : instruction.accesses()) {
       const Tensor& t = program.tensors[std::size_t(a.slot->id)];
-      index& last = touched[std::size_t(t.storage)];
-      if (index(i) - last > kRecent) stretch(a.slot->at, std::min(kMost, t.bytes(batch)));
+      index &last = touched[std::size_t(t.storage)], &write = written[std::size_t(t.storage)];
+      const bool wanted = !in_team || (a.reach == Reach::all && !a.writes && index(i) - write > kRecent);
+      if (i > 0 && wanted && index(i) - last > kRecent) stretch(a.slot->at, t.bytes(batch));
       last = index(i);
+      if (a.writes) write = last;
     }
-    if (const int p = instruction.updates(); p >= 0) {
+    if (const int p = instruction.updates(); p >= 0 && i > 0 && !in_team) {
       for (int which : {0, 1})
-        stretch(update.state(which, p),
-                std::min(kMost, graph.parameters()[std::size_t(p)].size * index(sizeof(T))));
+        stretch(update.state(which, p), graph.parameters()[std::size_t(p)].size * index(sizeof(T)));
       stretch(update.place(p), kLine);
     }
-    if (i == 0) memory_.resize(before);
-    first_memory_[i] = memory_.size();
+    end[i] = lists.memory.size();
   }
-  first_memory_[n] = memory_.size();
+  // Whoever has products fetches for the others up to the next that has.
+  lists.first.assign(n, 0);
+  lists.last.assign(n, 0);
+  std::size_t next = n;
+  for (std::size_t i = n; i-- > 0;) {
+    if (!program.instructions[i]->has_products()) continue;
+    if (next < n) lists.first[i] = end[i], lists.last[i] = end[next];
+    next = i;
+  }
+  return lists;
 }
 
 // The objects themselves are small and all over the place; two lines reach what run() reads of most.

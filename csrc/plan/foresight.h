@@ -1,6 +1,8 @@
 // foresight.h — what is fetched before it is wanted: while an instruction's products run, they have load slots to
-// spare (Ahead in kernels/table.h) for the memory that the next instruction will touch, and in the end for the
-// rows of the next batch. Nothing but time depends on it.
+// spare (Ahead in kernels/table.h) for the memory that the next instructions will touch, and in the end for the
+// rows of the next batch. In a team most of what comes is being written by others, and to fetch it would take it
+// from them; there it is what everybody reads in full and nobody has written for a while, such as the weights.
+// Nothing but time depends on it.
 #pragma once
 #include <vector>
 
@@ -16,8 +18,9 @@ template <class T> class Foresight {
   void plan(const Program<T>& program, const Graph& graph, const Update<T>& update, index batch);
 
   // What instruction i fetches while it runs.
-  kernels::AheadList during(std::size_t i) const {
-    return {memory_.data() + first_memory_[i], memory_.data() + first_memory_[i + 1], 0};
+  kernels::AheadList during(std::size_t i, bool in_team) const {
+    const Lists& lists = in_team ? in_team_ : alone_;
+    return {lists.memory.data() + lists.first[i], lists.memory.data() + lists.last[i], 0};
   }
   // The worker's share of the next step's rows.
   kernels::AheadList next_batch(const BatchSource<T>& source, int worker, int workers) noexcept;
@@ -27,12 +30,16 @@ template <class T> class Foresight {
   }
 
  private:
-  void plan_memory(const Program<T>& program, const Graph& graph, const Update<T>& update, index batch);
+  struct Lists {
+    std::vector<kernels::Ahead> memory;
+    std::vector<std::size_t> first, last;  // by instruction that fetches it
+  };
+  Lists list(const Program<T>& program, const Graph& graph, const Update<T>& update, index batch,
+             bool in_team) const;
   void plan_objects(const Program<T>& program);
 
   static constexpr index kLine = 64;
-  std::vector<kernels::Ahead> memory_;  // by instruction that fetches it
-  std::vector<std::size_t> first_memory_;  // of each instruction; one more at the end
+  Lists alone_, in_team_;
   std::vector<const char*> objects_;  // lines of the instructions themselves
   std::vector<std::size_t> first_object_;  // of each instruction; two more at the end
   std::vector<kernels::Ahead> next_rows_;  // by row and input

@@ -71,6 +71,7 @@ template <class T> class Instruction : public Accesses {
   virtual double nanoseconds(index batch) const = 0;  // on one worker, roughly
   // A parameter that it updates, so that the optimiser's state is memory it touches as well; -1: none.
   virtual int updates() const { return -1; }
+  virtual bool has_products() const { return false; }
   // Nothing in the chain needs its result soon, so it need not interrupt a panel group.
   virtual bool deferrable() const { return false; }
 };
@@ -114,6 +115,7 @@ template <class T> class PanelGroup final : public Instruction<T> {
   void run(const Context<T>&, const Worker&) const noexcept override;
   index scratch_bytes(index batch) const override;
   double nanoseconds(index batch) const override;
+  bool has_products() const override { return products_ > 0; }
 
  private:
   struct Touch {

@@ -109,6 +109,7 @@ template <class T> class ProductGradient final : public Instruction<T> {
            (updates_ ? double(rows_) * double(columns_) * 0.1 : 0);
   }
   int updates() const override { return updates_ ? parameter_ : -1; }
+  bool has_products() const override { return true; }
   bool deferrable() const override { return true; }
 
  private:
