@@ -55,7 +55,7 @@ template <class T> bool pack_b(const Gemm<T>& g) {
   const bool whole_lines =
       (reinterpret_cast<std::uintptr_t>(g.b) | std::uintptr_t(g.ldb * index(sizeof(T)))) % 64 == 0;
   if (g.m <= kFewRows) return false;
-  if (!whole_lines && g.k > 160 && g.m > 96) return true;
+  if (!whole_lines && g.m > 96 && g.k > (g.n % kPanel<T> == 0 ? 48 : 160)) return true;
   return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
 }
 
