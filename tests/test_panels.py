@@ -103,6 +103,48 @@ def test_blocks_of_rows_and_their_edges(rows: int, checkpoint_every: int | None)
         assert_same(record, expected, f"{where}, {rows} rows")
 
 
+@pytest.mark.parametrize("rows", [256, 700])
+def test_a_bias_before_a_batch_norm(rows: int) -> None:
+    """The bias's sums need all rows, the batch norm's below go by blocks of them: not in one group."""
+
+    def run(kind: str, threads: int) -> Record:
+        _core.set_panels(kind)
+        parts = [nn.Linear(21, 64), nn.BatchNorm(64), nn.ReLU(), nn.Linear(64, 64)]
+        net = nn.Sequential(*parts).reset_parameters(3)
+        x, _ = batch(rows)
+        with gv.threads(threads):
+            step = gv.TrainStep(net, nn.MSELoss(), SGD)
+            for _ in range(3):
+                step(x, np.repeat(x, 4, axis=1)[:, :64])
+        steps = [entry["steps"] for entry in plan_of(step).traffic()]
+        assert not any("ColumnSums" in s and "BatchNormGradientSums" in s for s in steps)
+        return arrays("parameter", net.parameters()) | arrays("buffer", net.buffers())
+
+    expected = run("columns", 1)
+    for threads in (1, 2, 5):
+        assert_same(run("rows", threads), expected, f"{threads} threads")
+
+
+def test_threads_may_change_between_forward_and_backward() -> None:
+    """A loss in Python comes in between: the backward needs what the forward has left in the plan's memory."""
+
+    def losses(changes: bool) -> tuple[list[float], Record]:
+        def loss(prediction: Any, target: Any) -> tuple[float, Any]:
+            if changes:
+                gv.set_num_threads(4 - gv.get_num_threads())  # 3 threads: 5 blocks go by columns
+            error = prediction - target
+            return float((error * error).mean()), (2 * error / error.size).astype(error.dtype)
+
+        net = residual_net(256)
+        x, _ = batch(600)
+        step = gv.TrainStep(net, loss, SGD)
+        with gv.threads(1):
+            found = [step(x, x[:, :3]) for _ in range(4)]
+        return found, arrays("parameter", net.parameters()) | arrays("buffer", net.buffers())
+
+    assert losses(True) == losses(False)
+
+
 # ---- which of the two ---------------------------------------------------------------------------
 
 

@@ -287,6 +287,7 @@ template <class T> class Plan {
     const Graph& g = executor_->graph();
     index samples = -1;
     source.inputs.clear();
+    source.rows_after = 0;
     source.order = source.labels = nullptr;
     source.target = nullptr;
     source.sample_weight = nullptr;

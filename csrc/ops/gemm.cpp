@@ -4,7 +4,6 @@
 #include "gemm.h"
 
 #include <cstdint>
-#include <cstring>
 
 namespace gv::ops {
 namespace {
@@ -216,7 +215,9 @@ void one_chain(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch)
 template <class T> index gemm_scratch(const Gemm<T>& g) {
   index size = packed_a_size<T>(g.m, g.k) + packed_b_size<T>(g.n, g.k);
   if (g.chain > 0) size += kPartialRows * kPartialPanels * kPanel<T>;
-  size += kSwapped * kNarrow<T> + kDotRows * kDepth<T>;
+  // A product that is swapped may pack all of Aᵀ (shallow), one of dot products the rows of A.
+  const index turned = smaller(g.k, kShallow) * spread<T>(kSwapped), rows = kDotRows * kDepth<T>;
+  size += kSwapped * kNarrow<T> + (turned > rows ? turned : rows);
   return size;
 }
 

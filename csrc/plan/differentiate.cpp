@@ -129,7 +129,7 @@ template <class T> TensorId Lowering<T>::operand(NodeId id) {
   return again;
 }
 
-// The bias first, while dy's panel is in cache; dx before the update of the weight that it reads.
+// The bias first, by columns while dy's panel is in cache; dx before the update of the weight that it reads.
 template <class T> void Lowering<T>::differentiate_product(NodeId id) {
   const Node& n = graph_.node(id);
   const NodeId x = n.inputs[0];

@@ -86,6 +86,7 @@ template <class T> void Executor<T>::reserve(index batch) {
   }
   if (batch > capacity_) {
     const index bytes = layout(program_.tensors, arena_offsets_, batch);
+    capacity_ = -1;  // until there is memory again
     arena_ = Buffer();
     arena_ = Buffer(std::max<index>(bytes, 1));
     capacity_ = batch;
@@ -94,7 +95,8 @@ template <class T> void Executor<T>::reserve(index batch) {
     threads_ = 0;
   }
   if (threads_ == num_threads()) return;
-  threads_ = num_threads();
+  threads_ = 0;  // until there is scratch
+  const int threads = num_threads();
   plan_workers(capacity_);
   scratch_each_ = 0;
   for (const auto& i : program_.instructions)
@@ -102,6 +104,7 @@ template <class T> void Executor<T>::reserve(index batch) {
   scratch_each_ = aligned(scratch_each_) + 4096 + 64;  // workers' scratch not on the same cache sets
   scratch_ = Buffer();
   scratch_ = Buffer(scratch_each_ * team_.most());
+  threads_ = threads;
 }
 
 template <class T> void Executor<T>::resolve() {
@@ -232,7 +235,7 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
   for (const BatchStatistics& s : program_.statistics)
     if (s.multiplicity * source.rows < 2)
       throw std::invalid_argument("[BatchNorm] expected a training batch of more than one row, got 1");
-  reserve(source.rows);
+  if (request.forward) reserve(source.rows);  // what it left behind stays where it is until the backward
   if (request.accumulate && sums_.size() == 0) sums_ = Buffer(flat_size_ * index(sizeof(T)));
   if (request.forward && loss_) load_targets(source);
   if (request.update && updates_) {
@@ -263,7 +266,7 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
     run_phases(context, program_.loss, end, worker, team);
     finish(context, request, loss, result, worker, team);
   });
-  if (compared) team_.took(seconds_since(start));
+  if (compared && result.status == Status::ok) team_.took(seconds_since(start));
   if (result.status == Status::ok && request.backward) {
     if (request.update && updates_) {
       for (std::size_t i = 0; i < graph_.parameters().size(); ++i)

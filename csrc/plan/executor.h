@@ -55,7 +55,8 @@ template <class T> class Executor {
            const OptimizerSettings* optimizer);
 
   void bind(const Bindings<T>& net, const OptimizerState<T>& state);
-  // Memory for so many samples, and for the current number of threads; cheap if there is enough.
+  // Memory for so many samples, and for the current number of threads; cheap if there is enough. Else what the
+  // last run has left is gone.
   void reserve(index batch);
 
   StepResult run(const BatchSource<T>& source, const StepRequest& request);

@@ -33,7 +33,7 @@ template <class T> void drop_unread(Program<T>& program) {
 }
 
 // Items to instructions: consecutive panel steps join the open group where they can; what is
-// deferrable waits until the group closes. `boundary` is the first item of the backward part.
+// deferrable waits until the group closes. `backward` is the first item of the backward part.
 template <class T> void group(Program<T>& program, bool fuse) {
   std::unique_ptr<PanelGroup<T>> open;
   std::vector<std::unique_ptr<Instruction<T>>> waiting;
@@ -48,7 +48,7 @@ template <class T> void group(Program<T>& program, bool fuse) {
       program.loss = program.instructions.size();
     }
     auto& item = program.items[i];
-    if (item.panel && program.by_rows && open && item.panel->all_rows && item.panel->deferrable()) {
+    if (item.panel && program.by_rows && item.panel->all_rows && item.panel->deferrable()) {
       waiting.push_back(std::make_unique<PanelGroup<T>>(std::move(item.panel), false));
     } else if (item.panel) {
       if (!open || !fuse || !open->takes(*item.panel)) {

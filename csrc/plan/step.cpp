@@ -38,6 +38,7 @@ PanelGroup<T>::PanelGroup(std::unique_ptr<PanelStep<T>> first, bool by_rows)
 // one product in a group.
 template <class T> bool PanelGroup<T>::takes(const PanelStep<T>& step) const {
   if (step.multiplicity != multiplicity_) return false;
+  if (!by_rows_ && step.row_grain() >= kRowBlock) return false;  // it takes its rows with all columns
   if (by_rows_ ? step.all_rows || (products_ > 0 && reads_rows(step)) : step.columns != columns_)
     return false;
   for (const Access& access : step.accesses()) {

@@ -98,8 +98,6 @@ template <class T> class PanelStep : public Accesses {
     TensorId output, input;
   };
   virtual Overwrite overwrites() const { return {-1, -1}; }
-
-  index rows(const Context<T>& c) const { return multiplicity * c.batch; }
 };
 
 // A chain of panel steps with the same rows and, unless it goes by rows, the same columns. Panels go to

@@ -100,9 +100,7 @@ template <class T> class ProductGradient final : public Instruction<T> {
   index scratch_bytes(index batch) const override {
     const index gemm = ops::gemm_scratch(
         describe(multiplicity_ * batch, Range{0, rows_at_once()}, Range{0, columns_}, nullptr, columns_));
-    return (gemm +
-            (updates_ ? aligned(rows_at_once() * columns_ * index(sizeof(T))) / index(sizeof(T)) : 0)) *
-           index(sizeof(T));
+    return (gemm + (updates_ ? stretch_elements() : 0)) * index(sizeof(T));
   }
   double nanoseconds(index batch) const override {
     return double(multiplicity_ * batch) * double(rows_) * double(columns_) * 0.015 +
@@ -115,7 +113,10 @@ template <class T> class ProductGradient final : public Instruction<T> {
  private:
   static constexpr index kRowsAtOnce = 128;
   static constexpr index kStretch = 32 * 1024;  // elements of gradient between product and update
-  // Whole rows, so that a stretch of the parameter is contiguous.
+  index stretch_elements() const {
+    return aligned(rows_at_once() * columns_ * index(sizeof(T))) / index(sizeof(T));
+  }
+  // How many rows of the gradient are found at once.
   index rows_at_once() const {
     if (!updates_) return std::max<index>(1, rows_);
     const index fits = std::max<index>(1, kStretch / std::max<index>(1, columns_));
@@ -153,7 +154,7 @@ template <class T> class ProductGradient final : public Instruction<T> {
       lines[pieces++] = {reinterpret_cast<const char*>(updated_.get() + at + r * columns_), kLine,
                          ((whole ? rows.size() : 1) * n * index(sizeof(T)) + kLine - 1) / kLine};
     c.ahead->write = {lines, lines + pieces, 0};
-    product(c, rows, cols, stretch, n, stretch + rows_at_once() * columns_);
+    product(c, rows, cols, stretch, n, stretch + stretch_elements());
     c.ahead->write = {};
     if (whole) return c.update->apply(*c.kernels, parameter_, at, rows.size() * n, stretch);
     for (index r = 0; r < rows.size(); ++r)

@@ -210,12 +210,12 @@ template <class T> class LayerNorm final : public RowInstruction<T> {
   LayerNorm(index multiplicity, index columns, double eps, TensorId x, TensorId gamma, TensorId beta,
             TensorId mean, TensorId rstd, TensorId y)
       : RowInstruction<T>(multiplicity, columns), eps_(eps) {
-    this->reads(x_, x);
-    this->reads(gamma_, gamma);
-    this->reads(beta_, beta);
-    this->writes(mean_, mean);
-    this->writes(rstd_, rstd);
-    this->writes(y_, y);
+    this->reads(x_, x, Reach::all);
+    this->reads(gamma_, gamma, Reach::all);
+    this->reads(beta_, beta, Reach::all);
+    this->writes(mean_, mean, Reach::all);
+    this->writes(rstd_, rstd, Reach::all);
+    this->writes(y_, y, Reach::all);
   }
 
  private:

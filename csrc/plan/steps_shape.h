@@ -35,7 +35,7 @@ template <class T> class CopyColumns final : public Instruction<T> {
 // For each element of the big shape, the element of the small one that it repeats.
 std::vector<index> broadcast_source(const Shape& small, const Shape& big);
 
-// y[r][j] = x[r][source[j]]; with stride_x = 0, x is one row for the whole batch (a parameter).
+// y[r][j] = x[r][source[j]]; unless batched, x is one row for the whole batch (a parameter).
 template <class T> class Expand final : public Instruction<T> {
  public:
   Expand(std::vector<index> source, bool batched, index small, TensorId x, TensorId y)
