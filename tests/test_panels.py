@@ -126,7 +126,7 @@ def test_a_bias_before_a_batch_norm(rows: int) -> None:
 
 
 def test_threads_may_change_between_forward_and_backward() -> None:
-    """A loss in Python comes in between: the backward needs what the forward has left in the plan's memory."""
+    """A loss in Python comes in between: the backward needs what the forward has left in the plan."""
 
     def losses(changes: bool) -> tuple[list[float], Record]:
         def loss(prediction: Any, target: Any) -> tuple[float, Any]:
