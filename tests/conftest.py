@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from gvcore import _core
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +19,15 @@ def data_dir() -> Path:
     if not folder:
         pytest.skip("GVCORE_DATA_DIR is unset: it names the folder with mnist/ and california/")
     return Path(folder)
+
+
+@pytest.fixture
+def deals_everything() -> Iterator[None]:
+    """Work of any size is dealt to all threads, which a small test could not see else."""
+    before = _core.worth_waking()
+    _core.set_worth_waking(1.0)
+    yield
+    _core.set_worth_waking(before)
 
 
 @pytest.fixture(scope="session")

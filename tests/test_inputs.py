@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import pickle
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 
 import gvcore as gv
-from gvcore import _core, nn
+from gvcore import nn
 from gvcore.data import Scaled
 from gvcore.nn.inference import Plan, Recorded, as_input
 from gvcore.train.batch import as_batch
@@ -23,14 +22,6 @@ ISAS = gv.available_isas()
 DTYPES = [np.dtype(code) for code in "?bBhHiIqQefd"]
 SCALES = [(1.0, 0.0), (1 / 255, 0.0), (2 / 255, -1.0), (-0.5, 0.0), (1.0, 3.0), (3e-40, 1e-45)]
 WIDTHS = [0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 130]
-
-
-@pytest.fixture
-def deals_everything() -> Iterator[None]:
-    before = _core.worth_waking()
-    _core.set_worth_waking(1.0)
-    yield
-    _core.set_worth_waking(before)
 
 
 class Passes(nn.Module):

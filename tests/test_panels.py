@@ -21,12 +21,12 @@ from test_same_bits import CASES, Record, arrays, assert_same, evaluate, names, 
 SGD = gv.optim.SGD(lr=0.05, momentum=0.9, weight_decay=1e-4)
 
 
+pytestmark = pytest.mark.usefixtures("deals_everything")
+
+
 @pytest.fixture(autouse=True)
-def deals_everything() -> Iterator[None]:
-    before = _core.worth_waking()
-    _core.set_worth_waking(1.0)
+def chooses_by_itself_again() -> Iterator[None]:
     yield
-    _core.set_worth_waking(before)
     _core.set_panels("automatic")
 
 

@@ -10,7 +10,7 @@ surrounds a step: forks, several callers, more threads than processors.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,16 +23,10 @@ from functional_cases import ISAS
 from gvcore import _core, nn
 from gvcore.train.plans import Plans
 
+pytestmark = pytest.mark.usefixtures("deals_everything")
+
 THREADS = [1, 2, 3, 4, 5, 7, 8, 11, 16]
 Record = dict[str, bytes]
-
-
-@pytest.fixture(autouse=True)
-def deals_everything() -> Iterator[None]:
-    before = _core.worth_waking()
-    _core.set_worth_waking(1.0)
-    yield
-    _core.set_worth_waking(before)
 
 
 # ---- nets ---------------------------------------------------------------------------------------

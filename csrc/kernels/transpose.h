@@ -100,6 +100,19 @@ template <class T, int Halves> inline void transpose_columns(const T* const* row
 #endif
 }
 
+// The same, stored as rows of dst; Masked: `rows` of them are there.
+template <class T, int Halves, bool Masked>
+inline void transpose_block(const T* const* row, index j, index rows, T* dst, index ldd) {
+  constexpr int N = Halves * int(lanes<T>()) / 2;
+  vec<T> t[N];
+  transpose_columns<T, Halves>(row, j, t);
+#pragma GCC unroll 16
+  for (int i = 0; i < N; ++i) {
+    if (Masked) store_n(dst + (j + i) * ldd, t[i], rows);
+    else store<T>(dst + (j + i) * ldd, t[i]);
+  }
+}
+
 // dst (cols x rows) = transpose of src, 1 <= rows <= lanes<T>(), cols at least half a vector. Rows
 // that are not there are read from the last one that is, and not stored.
 template <class T, bool Masked>
@@ -109,26 +122,10 @@ inline void transpose_strip(index rows, index cols, const T* src, index lds, T* 
 #pragma GCC unroll 16
   for (int i = 0; i < L; ++i) row[i] = src + (Masked && i >= rows ? rows - 1 : i) * lds;
   index first = 0;
-  for (; first + L <= cols; first += L) {
-    vec<T> t[L];
-    transpose_columns<T, 2>(row, first, t);
-#pragma GCC unroll 16
-    for (int i = 0; i < L; ++i) {
-      if (Masked) store_n(dst + (first + i) * ldd, t[i], rows);
-      else store<T>(dst + (first + i) * ldd, t[i]);
-    }
-  }
-  for (; first < cols; first += H) {
-    // The last columns overlap those before them: they are written twice, with the same values.
-    const index j = first + H <= cols ? first : cols - H;
-    vec<T> t[H];
-    transpose_columns<T, 1>(row, j, t);
-#pragma GCC unroll 8
-    for (int i = 0; i < H; ++i) {
-      if (Masked) store_n(dst + (j + i) * ldd, t[i], rows);
-      else store<T>(dst + (j + i) * ldd, t[i]);
-    }
-  }
+  for (; first + L <= cols; first += L) transpose_block<T, 2, Masked>(row, first, rows, dst, ldd);
+  // The last columns overlap those before them: they are written twice, with the same values.
+  for (; first < cols; first += H)
+    transpose_block<T, 1, Masked>(row, first + H <= cols ? first : cols - H, rows, dst, ldd);
 }
 #endif
 
