@@ -17,11 +17,11 @@ import gvcore.functional as F
 from functional_cases import ISAS
 from gvcore import nn
 from gvcore.train.plans import Plans
-from test_same_bits import CASES, Case, Record, arrays, assert_same, deals_everything, labels, train
+from test_same_bits import CASES, Case, Record, arrays, assert_same, labels, train
 from train_step_cases import OPTIMISERS, batch, make_net, state
 from train_step_cases import assert_same as assert_same_state
 
-__all__ = ["deals_everything"]  # the fixture: small steps are dealt to threads too
+pytestmark = pytest.mark.usefixtures("deals_everything")
 
 EVERY = [1, 2, 3, 7, 1_000, 10**30]
 
