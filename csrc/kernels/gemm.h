@@ -66,24 +66,24 @@ inline void take_to_write(AheadQueue* ahead) {
   }
 }
 
-// c (MR x NV vectors) = or += a (MR x k) * b (k x NV vectors), in elements; with Masked the last
+// c (MR x NV vectors) = from + a (MR x k) * b (k x NV vectors), in elements; with Masked the last
 // vector has only `tail` lanes.
 template <class T>
-using Tile = void (*)(index k, const T* a, index ras, index kas, const T* b, index ldb, T* c, index ldc,
-                      index tail, bool accumulate, Fetch fetch);
+using Tile = void (*)(index k, const T* a, index ras, index kas, const T* b, index ldb, const T* from,
+                      index ldf, T* c, index ldc, index tail, Fetch fetch);
 
 template <class T, int MR, int NV, bool Masked>
 __attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index kas, const T* b, index ldb,
-                                         T* c, index ldc, index tail, bool accumulate, Fetch fetch) noexcept {
+                                         const T* from, index ldf, T* c, index ldc, index tail,
+                                         Fetch fetch) noexcept {
   constexpr int L = int(lanes<T>());
   constexpr int kLast = Masked ? NV - 1 : NV;  // vectors before this one are whole
   vec<T> acc[MR][NV] = {};
-  if (accumulate) {
-    const T* row = c;
+  if (from) {
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i, row = after(row, ldc))
+    for (int i = 0; i < MR; ++i, from = after(from, ldf))
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) acc[i][j] = j < kLast ? load<T>(row + j * L) : load_n(row + j * L, tail);
+      for (int j = 0; j < NV; ++j) acc[i][j] = j < kLast ? load<T>(from + j * L) : load_n(from + j * L, tail);
   }
 
   // One pointer for each row of A would need more integer registers than there are. Five rows
@@ -140,14 +140,21 @@ template <class T, int NV, bool Masked> constexpr Tiles<T, NV, Masked> kTiles;
 
 constexpr index kPrefetchDepth = 128;  // a shallower product is small: its C is near
 
+// The rows of a tile that comes next.
+template <class T, int NV> inline void fetch_tile(const T* tile, index rows, index ld) {
+  for (index i = 0; i < rows; ++i)
+    for (int j = 0; j < NV; ++j) __builtin_prefetch(tile + i * ld + j * lanes<T>(), 1);
+}
+
 // All rows of one column panel, in tiles whose heights differ by one at most: a leftover tile of
 // one or two rows would be bound by the latency of its few chains.
 template <class T, int NV, bool Masked>
-inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
-                       index ldc, index tail, bool accumulate, AheadQueue* ahead) {
+inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const T* b, index ldb,
+                       const T* from, index ldf, T* c, index ldc, index tail, AheadQueue* ahead) {
   constexpr index kTall = tile_rows<NV>();
   const index tiles = (m + kTall - 1) / kTall, rows = m / tiles;
   const index taller = m - rows * tiles;
+  const T* const first_from = from;
   T* const first = c;
   const auto& by_height = kTiles<T, NV, Masked>.by_height;
   const Tile<T> rest = by_height[rows], tall = by_height[taller > 0 ? rows + 1 : rows];
@@ -155,32 +162,35 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
     const index height = rows + (t < taller);
     if (k >= kPrefetchDepth) {
       // The next tile of C, which may be far away; after the last one, that of the next panel.
-      T* const next = t + 1 < tiles ? c + height * ldc : first + NV * lanes<T>();
-      for (index i = 0; i < rows; ++i)
-        for (int j = 0; j < NV; ++j) __builtin_prefetch(next + i * ldc + j * lanes<T>(), 1);
+      const bool more = t + 1 < tiles;
+      fetch_tile<T, NV>(more ? c + height * ldc : first + NV * lanes<T>(), rows, ldc);
+      if (from && from != c)
+        fetch_tile<T, NV>(more ? from + height * ldf : first_from + NV * lanes<T>(), rows, ldf);
     }
     take_to_write(ahead);
-    (t < taller ? tall : rest)(k, a, ras, kas, b, ldb, c, ldc, tail, accumulate, take(ahead, k, a));
+    (t < taller ? tall : rest)(k, a, ras, kas, b, ldb, from, ldf, c, ldc, tail, take(ahead, k, a));
     a += height * ras;
+    if (from) from += height * ldf;
     c += height * ldc;
   }
 }
 
 template <class T>
-void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c, index ldc,
-          bool accumulate, AheadQueue* ahead) noexcept {
+void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, const T* from,
+          index ldf, T* c, index ldc, AheadQueue* ahead) noexcept {
   constexpr index L = lanes<T>();
   if (m <= 0) return;
+  const auto at = [from](index j) { return from ? from + j : nullptr; };
   index j = 0;
   if (m <= tile_rows<4>())
     for (; j + 4 * L <= n; j += 4 * L)
-      gemm_panel<T, 4, false>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, 0, accumulate, ahead);
+      gemm_panel<T, 4, false>(m, k, a, ras, kas, b + j, ldb, at(j), ldf, c + j, ldc, 0, ahead);
   for (; j + 2 * L <= n; j += 2 * L)
-    gemm_panel<T, 2, false>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, 0, accumulate, ahead);
+    gemm_panel<T, 2, false>(m, k, a, ras, kas, b + j, ldb, at(j), ldf, c + j, ldc, 0, ahead);
   if (n - j > L)
-    gemm_panel<T, 2, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j - L, accumulate, ahead);
+    gemm_panel<T, 2, true>(m, k, a, ras, kas, b + j, ldb, at(j), ldf, c + j, ldc, n - j - L, ahead);
   else if (n - j > 0)
-    gemm_panel<T, 1, true>(m, k, a, ras, kas, b + j, ldb, c + j, ldc, n - j, accumulate, ahead);
+    gemm_panel<T, 1, true>(m, k, a, ras, kas, b + j, ldb, at(j), ldf, c + j, ldc, n - j, ahead);
 }
 
 template <class T>
@@ -194,6 +204,7 @@ void copy(index rows, index cols, const T* src, index lds, T* dst, index ldd) no
 }
 
 template <class T> constexpr void add_gemm(Kernels<T>& k) {
+  k.panel = lanes<T>() > 1 ? 2 * lanes<T>() : 128 / index(sizeof(T));
   k.gemm = &gemm<T>;
   k.copy = &copy<T>;
   k.transpose = &transpose<T>;

@@ -1,6 +1,7 @@
-// gemm.cpp — blocking as in Goto & van de Geijn 2008: a panel of B (depth x 128 bytes) stays near
-// while the rows of A pass, the packed blocks of A and B stay in L2. Between two blocks of k
-// the chain of FMAs is carried in C, so that the blocking never shows in the bits.
+// gemm.cpp — blocking as in Goto & van de Geijn 2008: a panel of B stays near while the rows of A pass. Here
+// all blocks of k pass before the next rows do: the chains of FMAs are carried from one to the next in a
+// block of scratch that stays in L2, so that the blocking never shows in the bits, and C itself, which may be
+// far away with rows that crowd few sets of the caches, is written once.
 #include "gemm.h"
 
 #include <cstdint>
@@ -8,33 +9,49 @@
 namespace gv::ops {
 namespace {
 
-template <class T> constexpr index kLine = 64 / index(sizeof(T));    // elements of a cache line
+template <class T> constexpr index kLine = 64 / index(sizeof(T));  // elements of a cache line
 template <class T> constexpr index kPanel = 128 / index(sizeof(T));  // columns of a panel of B
-// Longest block of k: deeper ones move C less often, while a panel of B streams from L2.
+// Longest block of k, and that of a B that is packed: its panel is as large as an L1.
 template <class T> constexpr index kDepth = 2048 / index(sizeof(T));
-constexpr index kRows = 140;   // most rows of A in a block: ten of the tallest tiles, a part of L2
+constexpr index kPanelBytes = 32 << 10;
+template <class T> constexpr index kRows =
+    560 / index(sizeof(T));  // most rows of A in a block: ten of the tallest tiles, a part of L2
 constexpr index kShallow = 32, kLow = 12;  // a product of so small k goes by so few rows
-constexpr index kPanels = 64;  // most panels of B in a block, so that A is packed once
-constexpr index kPartialRows = 128, kPartialPanels = 4;      // largest block of partial products
-template <class T> constexpr index kNarrow = 4 * kLine<T>;   // longest short side of a C found transposed,
-constexpr index kSwapped = 512;                              // and so much of its long side at a time
-constexpr index kDotRows = 4;         // so few rows times a transposed B are found as dot products
-constexpr index kFewRows = 48;        // so few rows do not win back a copy of B
+// Most panels of C in a block, of which A is packed once, and so many when the block is carried: in L2, with kRows.
+constexpr index kPanels = 64, kCarriedPanels = 32;
+constexpr index kLong = 1024;  // so much of k between two visits to C, for all of which B is packed
+template <class T> constexpr index kNarrow = 4 * kLine<T>;  // longest short side of a C found transposed,
+constexpr index kSwapped = 512;  // and so much of its long side at a time
+constexpr index kDotRows = 4;  // so few rows times a transposed B are found as dot products
+constexpr index kFewRows = 48;  // so few rows do not win back a copy of B
 constexpr index kStream = 128 << 10;  // bytes of a block of B that passes row by row
 
 constexpr index smaller(index x, index y) { return x < y ? x : y; }
+constexpr index larger(index x, index y) { return x < y ? y : x; }
 constexpr index blocks(index n, index largest) { return (n + largest - 1) / largest; }
+// n, up to a whole block.
+constexpr index whole(index n, index block) { return blocks(n, block) * block; }
 // Size of the blocks when n is cut into as few as possible, all of nearly the same size.
 constexpr index balanced(index n, index largest) { return n <= largest ? n : blocks(n, blocks(n, largest)); }
 // Leading dimension of at least n elements: an odd number of lines, so that rows spread over all
 // sets of the cache.
 template <class T> constexpr index spread(index n) { return (blocks(n, kLine<T>) | 1) * kLine<T>; }
 
-template <class T> index packed_a_size(index m, index k) {
-  return smaller(m, kRows) * spread<T>(smaller(k, kDepth<T>));
+// Whether elements need more than one chain.
+template <class T> bool linked(const Gemm<T>& g) { return g.chain > 0 && (g.k > g.chain || g.accumulate); }
+// So much of k passes between two visits to C.
+template <class T> index longest(const Gemm<T>& g) {
+  return !linked(g) ? kLong : g.chain < kLong ? kLong / g.chain * g.chain : g.chain;
 }
-template <class T> index packed_b_size(index n, index k) {
-  return smaller(k, kDepth<T>) * spread<T>(smaller(blocks(n, kPanel<T>), kPanels) * kPanel<T>);
+
+template <class T> index most_columns(index m, bool carries) {
+  return (carries && m > kFewRows ? kCarriedPanels : kPanels) * kPanel<T>;
+}
+template <class T> index carried_size(index m, index n) {
+  return smaller(m, kRows<T>) * spread<T>(smaller(n, most_columns<T>(m, true)));
+}
+template <class T> index packed_a_size(index m, index k) {
+  return smaller(m, kRows<T>) * spread<T>(smaller(k, kDepth<T>));
 }
 
 // A is packed row by row where that pays: where its rows share the sets of L1 (a multiple of 4 KiB apart),
@@ -61,8 +78,11 @@ template <class T> bool pack_b(const Gemm<T>& g) {
 // Longest block of k. A panel of B that is packed should still be in L1 when its first rows are used. A large B
 // that is not packed goes by blocks of few rows, which memory gives in long stretches; a column panel of all its
 // rows would be a walk from page to page.
-template <class T> index deepest(const Gemm<T>& g, bool b_packed) {
-  if (b_packed) return g.m <= kLine<T> ? kDepth<T> / 4 : kDepth<T> / 2;
+template <class T> index deepest(const Gemm<T>& g, index panel, bool b_packed) {
+  if (b_packed) {
+    const index deep = kPanelBytes / (panel * index(sizeof(T)));
+    return smaller(kDepth<T>, g.m <= kLine<T> ? deep / 2 : deep);
+  }
   const index row = g.n * index(sizeof(T));
   if (row * g.k < 8 * kStream) return kDepth<T>;
   return smaller(kDepth<T>, kStream / row < kShallow ? kShallow : kStream / row);
@@ -87,9 +107,11 @@ void shallow(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
       pack_panel(kernels, g, n, g.k, b, scratch, spread<T>(n));
       b = scratch, ldb = spread<T>(n);
     }
-    for (index i = 0; i < g.m; i += kLow)
-      kernels.gemm(smaller(g.m - i, kLow), n, g.k, g.a + i * g.ras, g.ras, g.kas, b, ldb, g.c + i * g.ldc + j,
-                   g.ldc, g.accumulate, g.ahead);
+    for (index i = 0; i < g.m; i += kLow) {
+      T* const c = g.c + i * g.ldc + j;
+      kernels.gemm(smaller(g.m - i, kLow), n, g.k, g.a + i * g.ras, g.ras, g.kas, b, ldb,
+                   g.accumulate ? c : nullptr, g.ldc, c, g.ldc, g.ahead);
+    }
   }
 }
 
@@ -107,52 +129,101 @@ void by_dots(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   }
 }
 
+// How a product is cut, and where its copies lie.
+template <class T> struct Cut {
+  bool a_packed, b_packed, linked;
+  index panel, depth, height, columns,
+      length;  // of B; blocks of k, rows and columns; k between two visits to C
+  T *carried, *a, *b;
+};
+
+template <class T> Cut<T> cut(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  Cut<T> cut;
+  cut.a_packed = pack_a(g), cut.b_packed = pack_b(g), cut.linked = linked(g);
+  cut.panel = kernels.panel;
+  cut.depth = balanced(cut.linked ? smaller(g.k, g.chain) : g.k, deepest(g, cut.panel, cut.b_packed));
+  cut.height = balanced(g.m, kRows<T>);
+  const bool carries = cut.linked || g.k > cut.depth;
+  cut.columns = most_columns<T>(g.m, carries);
+  cut.length = cut.b_packed && cut.height < g.m ? longest(g) : g.k;
+  cut.carried = scratch;
+  cut.a = cut.carried + (carries ? carried_size<T>(g.m, g.n) : 0);
+  cut.b = cut.a + (cut.a_packed ? packed_a_size<T>(g.m, g.k) : 0);
+  return cut;
+}
+
+// to = from + A * B for some rows and columns of C and a block of k; first is where the k begins of which B is kept.
+template <class T>
+void multiply(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>& cut, Range rows, Range cols,
+              Range depth, index first, const T* from, index ldf, T* to, index ldt) {
+  const index m = rows.size(), n = cols.size(), k = depth.size();
+  const index b_row = g.b_transposed ? 1 : g.ldb, b_column = g.b_transposed ? g.ldb : 1;
+  const T* a = g.a + rows.first * g.ras + depth.first * g.kas;
+  index ras = g.ras, kas = g.kas;
+  if (cut.a_packed && kas == 1) {
+    kernels.copy(m, k, a, ras, cut.a, spread<T>(k));
+    a = cut.a, ras = spread<T>(k);
+  } else if (cut.a_packed) {
+    kernels.transpose(k, m, a, kas, cut.a, spread<T>(k));
+    a = cut.a, ras = spread<T>(k), kas = 1;
+  }
+  // Packed just before the first use: the panel is then in L1. With one block of A it is the last use.
+  T* const packed = cut.b + (cut.height < g.m ? (depth.first - first) * whole(n, cut.panel) : 0);
+  const index next = cut.height < g.m ? k : 0;
+  for (index j = 0; j < n; j += cut.panel) {
+    const index width = smaller(n - j, cut.panel);
+    const T* b = g.b + depth.first * b_row + (cols.first + j) * b_column;
+    index ldb = g.ldb;
+    if (cut.b_packed) {
+      T* const panel = packed + j * next;
+      if (rows.first == 0) pack_panel(kernels, g, width, k, b, panel, cut.panel);
+      b = panel, ldb = cut.panel;
+    }
+    kernels.gemm(m, width, k, a, ras, kas, b, ldb, from ? from + j : nullptr, ldf, to + j, ldt, g.ahead);
+  }
+}
+
+// Some rows and columns of C, over so much of k as lies between two visits to it.
+template <class T>
+void advance(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>& cut, Range rows, Range cols,
+             Range length) {
+  T* const c = g.c + rows.first * g.ldc + cols.first;
+  const index ldc = spread<T>(cols.size());
+  index p = length.first;
+  do {
+    const index end = cut.linked ? smaller(p + g.chain, length.last) : length.last;
+    const bool more = g.accumulate || p > 0;  // than this chain
+    const T* from = more && !cut.linked ? c : nullptr;
+    index ldf = g.ldc;
+    do {  // once even when k is 0, to write the zeros
+      const Range depth{p, smaller(p + cut.depth, end)};
+      const bool stays = depth.last < end || (more && cut.linked);
+      T* const to = stays ? cut.carried : c;
+      multiply(kernels, g, cut, rows, cols, depth, length.first, from, ldf, to, stays ? ldc : g.ldc);
+      from = to, ldf = ldc;
+      p = depth.last;
+    } while (p < end);
+    if (more && cut.linked) kernels.add(rows.size(), cols.size(), c, g.ldc, cut.carried, ldc, c, g.ldc);
+  } while (p < length.last);
+}
+
 template <class T>
 void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
-  constexpr index kWidth = kPanel<T>;
-  const bool a_packed = pack_a(g), b_packed = pack_b(g);
-  if (g.k <= kShallow && g.n > kPanel<T> && !a_packed && (g.b_transposed || !b_packed)) {
+  const Cut<T> how = cut(kernels, g, scratch);
+  if (g.k <= kShallow && g.n > kPanel<T> && !how.linked && !how.a_packed &&
+      (g.b_transposed || !how.b_packed)) {
     shallow(kernels, g, scratch);
     return;
   }
-  T* const packed_a = scratch;
-  T* const packed_b = scratch + (a_packed ? packed_a_size<T>(g.m, g.k) : 0);
-  const index depth = balanced(g.k, deepest(g, b_packed)), height = balanced(g.m, kRows);
-  const index b_row = g.b_transposed ? 1 : g.ldb, b_column = g.b_transposed ? g.ldb : 1;
-
-  for (index j0 = 0; j0 < g.n; j0 += kPanels * kWidth) {
-    const index n = smaller(g.n - j0, kPanels * kWidth);
-    index p0 = 0;
-    do {  // once even when k is 0, to write the zeros
-      const index k = smaller(g.k - p0, depth);
-      const bool accumulate = g.accumulate || p0 > 0;
-      for (index i0 = 0; i0 < g.m; i0 += height) {
-        const index m = smaller(g.m - i0, height);
-        const T* a = g.a + i0 * g.ras + p0 * g.kas;
-        index ras = g.ras, kas = g.kas;
-        if (a_packed && kas == 1) {
-          kernels.copy(m, k, a, ras, packed_a, spread<T>(k));
-          a = packed_a, ras = spread<T>(k);
-        } else if (a_packed) {
-          kernels.transpose(k, m, a, kas, packed_a, spread<T>(k));
-          a = packed_a, ras = spread<T>(k), kas = 1;
-        }
-        for (index j = 0; j < n; j += kWidth) {
-          const index cols = smaller(n - j, kWidth);
-          const T* b = g.b + p0 * b_row + (j0 + j) * b_column;
-          index ldb = g.ldb;
-          if (b_packed) {
-            // Packed just before the first use: the panel is then in L1. With one block of A it is the last use.
-            T* const panel = packed_b + (height < g.m ? j * k : 0);
-            if (i0 == 0) pack_panel(kernels, g, cols, k, b, panel, kWidth);
-            b = panel, ldb = kWidth;
-          }
-          kernels.gemm(m, cols, k, a, ras, kas, b, ldb, g.c + i0 * g.ldc + j0 + j, g.ldc, accumulate,
-                       g.ahead);
-        }
-      }
-      p0 += depth;
-    } while (p0 < g.k);
+  for (index j = 0; j < g.n; j += how.columns) {
+    const Range cols{j, smaller(j + how.columns, g.n)};
+    index p = 0;
+    do {
+      const Range length{p, smaller(p + how.length, g.k)};
+      for (index i = 0; i < g.m; i += how.height)
+        advance(kernels, g, how, Range{i, smaller(i + how.height, g.m)}, cols, length);
+      p = length.last;
+    } while (p < g.k);
   }
 }
 
@@ -186,13 +257,12 @@ template <class T> Gemm<T> swap(const Gemm<T>& g, T* ct, index ldct) {
 
 template <class T>
 void direct(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
-  if (g.b_transposed && g.m <= kDotRows) by_dots(kernels, g, scratch);
+  if (g.b_transposed && g.m <= kDotRows && !linked(g)) by_dots(kernels, g, scratch);
   else blocked(kernels, g, scratch);
 }
 
-// The whole of g as one chain for each element.
 template <class T>
-void one_chain(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+void either_way(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   T* const ct = scratch;
   if (g.accumulate || smaller(g.m, g.n) > kNarrow<T> ||
       cost<T>(g.n, g.m, g.k, g.kas == 1) + g.m * g.n >= cost<T>(g.m, g.n, g.k, g.b_transposed)) {
@@ -211,47 +281,33 @@ void one_chain(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch)
 
 }  // namespace
 
-// Whether a block packs depends on where it lies, so both packs are always counted.
+// Whether a block packs depends on where it lies, and the width of its panels on the instruction set: the most
+// of each is counted.
 template <class T> index gemm_scratch(const Gemm<T>& g) {
-  index size = packed_a_size<T>(g.m, g.k) + packed_b_size<T>(g.n, g.k);
-  if (g.chain > 0) size += kPartialRows * kPartialPanels * kPanel<T>;
-  // A product that is swapped may pack all of Aᵀ (shallow), one of dot products the rows of A.
-  const index turned = smaller(g.k, kShallow) * spread<T>(kSwapped), rows = kDotRows * kDepth<T>;
-  size += kSwapped * kNarrow<T> + (turned > rows ? turned : rows);
-  return size;
+  const auto blocked_size = [&g](index m, index n) {
+    const index shallow = smaller(g.k, kShallow) * spread<T>(smaller(n, most_columns<T>(m, false)));
+    const auto kept = [&](index k, index columns) {
+      return smaller(g.k, k) * whole(smaller(n, columns), kPanel<T>);
+    };
+    index b = smaller(g.k, kDepth<T>) * kPanel<T>;
+    if (m > kRows<T>)
+      b = larger(kept(kDepth<T>, most_columns<T>(m, false)), kept(longest(g), most_columns<T>(m, true)));
+    return larger(shallow, carried_size<T>(m, n) + packed_a_size<T>(m, g.k) + b);
+  };
+  index size = larger(blocked_size(g.m, g.n), kDotRows * kDepth<T>);
+  if (smaller(g.m, g.n) <= kNarrow<T>)
+    size = larger(size, blocked_size(smaller(g.n, kSwapped), smaller(g.m, kSwapped)));
+  return size + kSwapped * kNarrow<T>;
 }
 
 template <class T>
 void gemm_block(const kernels::Kernels<T>& kernels, const Gemm<T>& g, Range rows, Range cols,
                 T* scratch) noexcept {
-  if (rows.size() <= 0 || cols.size() <= 0) return;
-  if (g.chain <= 0 || (g.k <= g.chain && !g.accumulate)) {
-    // Small products are many: what is whole is not described a second time.
-    const bool whole = rows.first == 0 && rows.last == g.m && cols.first == 0 && cols.last == g.n;
-    if (whole) one_chain(kernels, g, scratch);
-    else one_chain(kernels, part(g, rows, cols), scratch);
-    return;
-  }
-  constexpr index kCols = kPartialPanels * kPanel<T>;
-  T* const partial = scratch;
-  scratch += kPartialRows * kCols;
-  for (index i = rows.first; i < rows.last; i += kPartialRows) {
-    for (index j = cols.first; j < cols.last; j += kCols) {
-      const Range r{i, smaller(i + kPartialRows, rows.last)}, c{j, smaller(j + kCols, cols.last)};
-      const Gemm<T> block = part(g, r, c);
-      for (index p = 0; p < g.k; p += g.chain) {
-        Gemm<T> link = block;
-        link.k = smaller(g.k - p, g.chain);
-        link.a += p * g.kas;
-        link.b += p * (g.b_transposed ? 1 : g.ldb);
-        link.accumulate = false;
-        const bool direct = p == 0 && !g.accumulate;
-        if (!direct) link.c = partial, link.ldc = kCols;
-        one_chain(kernels, link, scratch);
-        if (!direct) kernels.add(block.m, block.n, block.c, block.ldc, partial, kCols, block.c, block.ldc);
-      }
-    }
-  }
+  if (rows.size() <= 0 || cols.size() <= 0 || (g.accumulate && g.k == 0)) return;
+  // Small products are many: what is whole is not described a second time.
+  const bool whole = rows.first == 0 && rows.last == g.m && cols.first == 0 && cols.last == g.n;
+  if (whole) either_way(kernels, g, scratch);
+  else either_way(kernels, part(g, rows, cols), scratch);
 }
 
 template <class T>
