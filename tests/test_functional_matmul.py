@@ -65,8 +65,9 @@ def test_matmul_sizes_together(isa, dtype):
         check_product(normal(m, k, dtype=dtype), normal(k, n, dtype=dtype, seed=1))
 
 
-# Around the blocks of csrc/ops/gemm.cpp: 12 rows of a product of k <= 32, 140 rows, 256 doubles or 512 floats
-# of k, 64 panels of 128 bytes; from 8 panels on an operand that lies by columns is packed, from 16 one
+# Around the blocks of csrc/ops/gemm.cpp: 12 rows of a product of k <= 32, 70 rows of doubles or 140 of floats, 256
+# or 512 of k, 64 panels of 128 bytes, 32 where chains are carried from one block of k to the next, and 1,024 of
+# k between two visits to the result; from 8 panels on an operand that lies by columns is packed, from 16 one
 # whose rows are a multiple of 4 KiB apart.
 BLOCKS = [
     (12, 65, 32),
@@ -81,12 +82,17 @@ BLOCKS = [
     (141, 2049, 17),
     (17, 2081, 66),
     (33, 520, 1024),
+    (48, 1030, 600),
+    (60, 1030, 300),
+    (150, 40, 1100),
+    (71, 520, 2060),
 ]
 
 
 # Few rows or columns: dot products up to 4 rows (strips of 8, 16 or 32 rows of B, as many of its columns at
 # a time), a result that is found transposed while its short side is at most 32 doubles or 64 floats, pieces
-# of 512, and a B of a megabyte that passes by blocks of 32 rows or more.
+# of 512, and a B of a megabyte that passes by blocks of 32 rows or more, one of four that is asked for early. Rows
+# that are a multiple of 2 KiB apart drive each other out of a cache.
 NARROW = [
     (1, 1, 15),
     (1, 31, 16),
@@ -109,6 +115,9 @@ NARROW = [
     (600, 5, 31),
     (4096, 5, 32),
     (600, 9, 32),
+    (2, 40, 1024),
+    (1, 33, 512),
+    (7, 1100, 1100),
 ]
 
 
@@ -404,6 +413,15 @@ def test_linear_backward_rows(isa, dtype, rows):
             normal(rows, inputs, dtype=dtype, seed=1),
             normal(outputs, inputs, dtype=dtype, seed=2),
         )
+
+
+@each_dtype
+@pytest.mark.parametrize("outputs, inputs", [(3, 5), (40, 150), (150, 40), (9, 1100), (150, 1100)], ids=str)
+def test_linear_backward_restarts_its_chains(isa, dtype, outputs, inputs):
+    dy, x = normal(2100, outputs, dtype=dtype), normal(2100, inputs, dtype=dtype, seed=1)
+    parts = [F.matmul(dy[i : i + 1024].T, x[i : i + 1024]) for i in range(0, 2100, 1024)]
+    _, dweight, _ = F.linear_backward(dy, x, np.zeros((outputs, inputs), dtype))
+    np.testing.assert_array_equal(dweight, (parts[0] + parts[1]) + parts[2])
 
 
 @each_dtype

@@ -25,6 +25,7 @@ constexpr index kSwapped = 512;  // and so much of its long side at a time
 constexpr index kDotRows = 4;  // so few rows times a transposed B are found as dot products
 constexpr index kFewRows = 48;  // so few rows do not win back a copy of B
 constexpr index kStream = 128 << 10;  // bytes of a block of B that passes row by row
+constexpr index kFar = 4 << 20, kPanelsAhead = 4;  // such a B comes from memory: it is asked for so early
 
 constexpr index smaller(index x, index y) { return x < y ? x : y; }
 constexpr index larger(index x, index y) { return x < y ? y : x; }
@@ -129,9 +130,15 @@ void by_dots(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   }
 }
 
+// Asks for a panel of B that does not lie near.
+template <class T> void fetch_panel(const T* b, index ldb, index k, index cols) {
+  for (index p = 0; p < k; ++p, b += ldb)
+    for (index j = 0; j < cols; j += kLine<T>) __builtin_prefetch(b + j, 0, 2);
+}
+
 // How a product is cut, and where its copies lie.
 template <class T> struct Cut {
-  bool a_packed, b_packed, linked;
+  bool a_packed, b_packed, b_far, linked;
   index panel, depth, height, columns,
       length;  // of B; blocks of k, rows and columns; k between two visits to C
   T *carried, *a, *b;
@@ -140,6 +147,7 @@ template <class T> struct Cut {
 template <class T> Cut<T> cut(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   Cut<T> cut;
   cut.a_packed = pack_a(g), cut.b_packed = pack_b(g), cut.linked = linked(g);
+  cut.b_far = !cut.b_packed && g.m <= kFewRows && g.n * g.k * index(sizeof(T)) > kFar;
   cut.panel = kernels.panel;
   cut.depth = balanced(cut.linked ? smaller(g.k, g.chain) : g.k, deepest(g, cut.panel, cut.b_packed));
   cut.height = balanced(g.m, kRows<T>);
@@ -178,6 +186,10 @@ void multiply(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>
       T* const panel = packed + j * next;
       if (rows.first == 0) pack_panel(kernels, g, width, k, b, panel, cut.panel);
       b = panel, ldb = cut.panel;
+    }
+    if (cut.b_far) {
+      const index ahead = j + kPanelsAhead * cut.panel;  // behind the last column the next rows begin
+      fetch_panel(b + (ahead < n ? ahead - j : ahead - n - j + k * ldb), ldb, k, cut.panel);
     }
     kernels.gemm(m, width, k, a, ras, kas, b, ldb, from ? from + j : nullptr, ldf, to + j, ldt, g.ahead);
   }
