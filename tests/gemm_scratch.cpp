@@ -7,6 +7,7 @@
 #include <random>
 #include <vector>
 
+#include "kernels/axpys.h"
 #include "kernels/dots.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
@@ -21,6 +22,7 @@ template <class T> int check(int products, unsigned seed) {
   gv::kernels::Kernels<T> kernels{};
   gv::kernels::scalar::add_gemm(kernels);
   gv::kernels::scalar::add_dots(kernels);
+  gv::kernels::scalar::add_axpys(kernels);
   gv::kernels::scalar::add_elementwise(kernels);
   std::mt19937 random(seed);
   const auto below = [&](Index n) { return Index(random() % unsigned(n)); };

@@ -92,7 +92,8 @@ BLOCKS = [
 # Few rows or columns: dot products up to 4 rows (strips of 8, 16 or 32 rows of B, as many of its columns at
 # a time), a result that is found transposed while its short side is at most 32 doubles or 64 floats, pieces
 # of 512, and a B of a megabyte that passes by blocks of 32 rows or more, one of four that is asked for early. Rows
-# that are a multiple of 2 KiB apart drive each other out of a cache.
+# that are a multiple of 2 KiB apart drive each other out of a cache. Up to 3 rows walk along those of a B of 16 KB,
+# 256 KB, 1 MB, 16 KB of the result at a time.
 NARROW = [
     (1, 1, 15),
     (1, 31, 16),
@@ -118,6 +119,11 @@ NARROW = [
     (2, 40, 1024),
     (1, 33, 512),
     (7, 1100, 1100),
+    (1, 65, 70),
+    (1, 4111, 9),
+    (2, 300, 230),
+    (3, 1400, 190),
+    (1100, 1, 77),
 ]
 
 

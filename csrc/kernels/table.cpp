@@ -2,6 +2,7 @@
 // -DGV_ISA=<name>: it gathers the kernels into the table and exports nothing else.
 #include "table.h"
 
+#include "axpys.h"
 #include "batchnorm.h"
 #include "batchnorm_flat.h"
 #include "convert.h"
@@ -22,6 +23,7 @@ template <class T> constexpr Kernels<T> all() {
   Kernels<T> k{};
   add_gemm(k);
   add_dots(k);
+  add_axpys(k);
   add_batchnorm(k);
   add_batchnorm_flat(k);
   add_layernorm(k);

@@ -68,6 +68,11 @@ template <class T> struct Kernels {
   void (*dots)(index m, index n, index k, const T* a, index lda, const T* b, index ldb, T* c, index ldc,
                bool accumulate);
 
+  // ---- axpys.h ------------------------------------------------------------------------------
+  // c (m x n) = or += a (m x k) * b (k x n), with the layouts and chains of gemm: for few rows of a.
+  void (*axpys)(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
+                index ldc, bool accumulate);
+
   // ---- batchnorm.h --------------------------------------------------------------------------
   // One block of 1 <= rows <= kRowBlock: mean and m2 (sum of squared distances from the mean),
   // both in double, with a shifted two-pass sum (engine rule: E[x²]-E[x]² is never used).

@@ -136,6 +136,23 @@ template <class T> void fetch_panel(const T* b, index ldb, index k, index cols) 
     for (index j = 0; j < cols; j += kLine<T>) __builtin_prefetch(b + j, 0, 2);
 }
 
+// Whether few rows are found by walking along those of B: a tile, which walks down its columns, is better as long
+// as these lie near, and the longer the more rows it has. The bounds are measured ones.
+template <class T> bool streams(const Gemm<T>& g) {
+  constexpr index kLeast[] = {0, 16 << 10, 256 << 10, 1 << 20};  // bytes of B, by rows of A
+  return !g.b_transposed && g.m <= 3 && !linked(g) && g.n >= 4 * kLine<T> &&
+         g.n * g.k * index(sizeof(T)) >= kLeast[g.m];
+}
+
+// So many columns at a time that those of C stay in L1.
+template <class T> void by_axpys(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
+  constexpr index kColumns = (16 << 10) / index(sizeof(T));
+  const index width = whole(kColumns / g.m, kLine<T>);
+  for (index j = 0; j < g.n; j += width)
+    kernels.axpys(g.m, smaller(g.n - j, width), g.k, g.a, g.ras, g.kas, g.b + j, g.ldb, g.c + j, g.ldc,
+                  g.accumulate);
+}
+
 // How a product is cut, and where its copies lie.
 template <class T> struct Cut {
   bool a_packed, b_packed, b_far, linked;
@@ -270,6 +287,7 @@ template <class T> Gemm<T> swap(const Gemm<T>& g, T* ct, index ldct) {
 template <class T>
 void direct(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   if (g.b_transposed && g.m <= kDotRows && !linked(g)) by_dots(kernels, g, scratch);
+  else if (streams(g)) by_axpys(kernels, g);
   else blocked(kernels, g, scratch);
 }
 
