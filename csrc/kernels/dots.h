@@ -16,7 +16,7 @@ inline double fused(double a, double b, double c) { return __builtin_fma(a, b, c
 
 #if defined(__AVX2__)
 // S strips of lanes<T>() rows of B, whole ones when S > 1; k >= lanes<T>(). The first `head` columns go by
-// themselves, so that after them every vector of B is a whole cache line.
+// themselves, so that after them no vector of B lies on two cache lines.
 template <class T, int M, int S>
 inline void dot_strips(index rows, index k, index head, const T* a, index lda, const T* b, index ldb, T* c,
                        index ldc, bool accumulate) {

@@ -10,20 +10,22 @@ namespace gv::ops {
 namespace {
 
 template <class T> constexpr index kLine = 64 / index(sizeof(T));  // elements of a cache line
-template <class T> constexpr index kPanel = 128 / index(sizeof(T));  // columns of a panel of B
-// Longest block of k, and that of a B that is packed: its panel is as large as an L1.
-template <class T> constexpr index kDepth = 2048 / index(sizeof(T));
-constexpr index kPanelBytes = 32 << 10;
-template <class T> constexpr index kRows =
-    560 / index(sizeof(T));  // most rows of A in a block: ten of the tallest tiles, a part of L2
+// Columns of the widest panel of B. That of every instruction set divides it.
+template <class T> constexpr index kPanel = 128 / index(sizeof(T));
+template <class T> constexpr index kDepth = 2048 / index(sizeof(T));  // longest block of k
+constexpr index kPanelBytes = 32 << 10;  // of a panel of B that is packed: as much as an L1
+// Most rows of A in a block, a part of L2: of floats ten of the tallest tiles.
+template <class T> constexpr index kRows = 560 / index(sizeof(T));
 constexpr index kShallow = 32, kLow = 12;  // a product of so small k goes by so few rows
-// Most panels of C in a block, of which A is packed once, and so many when the block is carried: in L2, with kRows.
+constexpr index kFewRows = 48;  // so few rows do not win back a copy of B
+// Most panels in a block of C, of which A is packed once. A block of more than few rows that is carried has fewer:
+// it stays in L2.
 constexpr index kPanels = 64, kCarriedPanels = 32;
 constexpr index kLong = 1024;  // so much of k between two visits to C, for all of which B is packed
-template <class T> constexpr index kNarrow = 4 * kLine<T>;  // longest short side of a C found transposed,
-constexpr index kSwapped = 512;  // and so much of its long side at a time
+// Longest short side of a C found transposed, and so much of its long side at a time.
+template <class T> constexpr index kNarrow = 4 * kLine<T>;
+constexpr index kSwapped = 512;
 constexpr index kDotRows = 4;  // so few rows times a transposed B are found as dot products
-constexpr index kFewRows = 48;  // so few rows do not win back a copy of B
 constexpr index kStream = 128 << 10;  // bytes of a block of B that passes row by row
 constexpr index kFar = 4 << 20, kPanelsAhead = 4;  // such a B comes from memory: it is asked for so early
 
@@ -40,7 +42,7 @@ template <class T> constexpr index spread(index n) { return (blocks(n, kLine<T>)
 
 // Whether elements need more than one chain.
 template <class T> bool linked(const Gemm<T>& g) { return g.chain > 0 && (g.k > g.chain || g.accumulate); }
-// So much of k passes between two visits to C.
+// So much of k passes at most between two visits to C: whole chains.
 template <class T> index longest(const Gemm<T>& g) {
   return !linked(g) ? kLong : g.chain < kLong ? kLong / g.chain * g.chain : g.chain;
 }
@@ -48,8 +50,10 @@ template <class T> index longest(const Gemm<T>& g) {
 template <class T> index most_columns(index m, bool carries) {
   return (carries && m > kFewRows ? kCarriedPanels : kPanels) * kPanel<T>;
 }
+// For any part of m x n.
 template <class T> index carried_size(index m, index n) {
-  return smaller(m, kRows<T>) * spread<T>(smaller(n, most_columns<T>(m, true)));
+  return larger(smaller(m, kFewRows) * spread<T>(smaller(n, most_columns<T>(1, true))),
+                smaller(m, kRows<T>) * spread<T>(smaller(n, most_columns<T>(m, true))));
 }
 template <class T> index packed_a_size(index m, index k) {
   return smaller(m, kRows<T>) * spread<T>(smaller(k, kDepth<T>));
@@ -156,21 +160,23 @@ template <class T> void by_axpys(const kernels::Kernels<T>& kernels, const Gemm<
 // How a product is cut, and where its copies lie.
 template <class T> struct Cut {
   bool a_packed, b_packed, b_far, linked;
-  index panel, depth, height, columns,
-      length;  // of B; blocks of k, rows and columns; k between two visits to C
+  index panel;  // columns of B at a time
+  index height, columns, depth;  // of a block
+  index length;  // k between two visits to C
   T *carried, *a, *b;
 };
 
-template <class T> Cut<T> cut(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+template <class T> Cut<T> cut_of(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   Cut<T> cut;
   cut.a_packed = pack_a(g), cut.b_packed = pack_b(g), cut.linked = linked(g);
   cut.b_far = !cut.b_packed && g.m <= kFewRows && g.n * g.k * index(sizeof(T)) > kFar;
-  cut.panel = kernels.panel;
-  cut.depth = balanced(cut.linked ? smaller(g.k, g.chain) : g.k, deepest(g, cut.panel, cut.b_packed));
+  cut.panel = cut.b_packed ? kernels.panel : kPanel<T>;
   cut.height = balanced(g.m, kRows<T>);
+  cut.length = g.k;
+  if (cut.b_packed && cut.height < g.m) cut.length = cut.linked ? longest(g) : balanced(g.k, kLong);
+  cut.depth = balanced(cut.linked ? smaller(g.k, g.chain) : cut.length, deepest(g, cut.panel, cut.b_packed));
   const bool carries = cut.linked || g.k > cut.depth;
   cut.columns = most_columns<T>(g.m, carries);
-  cut.length = cut.b_packed && cut.height < g.m ? longest(g) : g.k;
   cut.carried = scratch;
   cut.a = cut.carried + (carries ? carried_size<T>(g.m, g.n) : 0);
   cut.b = cut.a + (cut.a_packed ? packed_a_size<T>(g.m, g.k) : 0);
@@ -238,19 +244,19 @@ void advance(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>&
 
 template <class T>
 void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
-  const Cut<T> how = cut(kernels, g, scratch);
-  if (g.k <= kShallow && g.n > kPanel<T> && !how.linked && !how.a_packed &&
-      (g.b_transposed || !how.b_packed)) {
+  const Cut<T> cut = cut_of(kernels, g, scratch);
+  if (g.k <= kShallow && g.n > kPanel<T> && !cut.linked && !cut.a_packed &&
+      (g.b_transposed || !cut.b_packed)) {
     shallow(kernels, g, scratch);
     return;
   }
-  for (index j = 0; j < g.n; j += how.columns) {
-    const Range cols{j, smaller(j + how.columns, g.n)};
+  for (index j = 0; j < g.n; j += cut.columns) {
+    const Range cols{j, smaller(j + cut.columns, g.n)};
     index p = 0;
     do {
-      const Range length{p, smaller(p + how.length, g.k)};
-      for (index i = 0; i < g.m; i += how.height)
-        advance(kernels, g, how, Range{i, smaller(i + how.height, g.m)}, cols, length);
+      const Range length{p, smaller(p + cut.length, g.k)};
+      for (index i = 0; i < g.m; i += cut.height)
+        advance(kernels, g, cut, Range{i, smaller(i + cut.height, g.m)}, cols, length);
       p = length.last;
     } while (p < g.k);
   }
@@ -291,6 +297,7 @@ void direct(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   else blocked(kernels, g, scratch);
 }
 
+// As it stands or transposed, whichever costs less.
 template <class T>
 void either_way(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   T* const ct = scratch;
@@ -311,23 +318,23 @@ void either_way(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch
 
 }  // namespace
 
-// Whether a block packs depends on where it lies, and the width of its panels on the instruction set: the most
-// of each is counted.
+// What a block packs and which way it goes depends on its size and on where it lies, and its panels on the
+// instruction set: the most of each is counted, for a part of the product may need what the whole does not.
 template <class T> index gemm_scratch(const Gemm<T>& g) {
-  const auto blocked_size = [&g](index m, index n) {
-    const index shallow = smaller(g.k, kShallow) * spread<T>(smaller(n, most_columns<T>(m, false)));
+  const auto either = [&g](index m, index n) {
     const auto kept = [&](index k, index columns) {
       return smaller(g.k, k) * whole(smaller(n, columns), kPanel<T>);
     };
     index b = smaller(g.k, kDepth<T>) * kPanel<T>;
     if (m > kRows<T>)
       b = larger(kept(kDepth<T>, most_columns<T>(m, false)), kept(longest(g), most_columns<T>(m, true)));
-    return larger(shallow, carried_size<T>(m, n) + packed_a_size<T>(m, g.k) + b);
+    const index all_of_b = smaller(g.k, kShallow) * spread<T>(smaller(n, most_columns<T>(m, false)));
+    return larger(all_of_b, carried_size<T>(m, n) + packed_a_size<T>(m, g.k) + b);
   };
-  index size = larger(blocked_size(g.m, g.n), kDotRows * kDepth<T>);
-  if (smaller(g.m, g.n) <= kNarrow<T>)
-    size = larger(size, blocked_size(smaller(g.n, kSwapped), smaller(g.m, kSwapped)));
-  return size + kSwapped * kNarrow<T>;
+  const index transposed = larger(either(smaller(g.n, kNarrow<T>), smaller(g.m, kSwapped)),
+                                  either(smaller(g.n, kSwapped), smaller(g.m, kNarrow<T>)));
+  return larger(kDotRows * kDepth<T> + kSwapped * kNarrow<T>,
+                larger(either(g.m, g.n), transposed + kSwapped * kNarrow<T>));
 }
 
 template <class T>
@@ -335,8 +342,8 @@ void gemm_block(const kernels::Kernels<T>& kernels, const Gemm<T>& g, Range rows
                 T* scratch) noexcept {
   if (rows.size() <= 0 || cols.size() <= 0 || (g.accumulate && g.k == 0)) return;
   // Small products are many: what is whole is not described a second time.
-  const bool whole = rows.first == 0 && rows.last == g.m && cols.first == 0 && cols.last == g.n;
-  if (whole) either_way(kernels, g, scratch);
+  const bool all = rows.first == 0 && rows.last == g.m && cols.first == 0 && cols.last == g.n;
+  if (all) either_way(kernels, g, scratch);
   else either_way(kernels, part(g, rows, cols), scratch);
 }
 
