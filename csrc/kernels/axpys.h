@@ -43,8 +43,8 @@ inline void add_rows(index n, const T* a, index ras, index kas, const T* b, inde
 }
 
 template <class T, int M>
-inline void axpys_of(index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c, index ldc,
-                     bool accumulate) {
+inline void axpys_of(index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
+                     index ldc, bool accumulate) {
   constexpr int R = kFactors / M < 8 ? kFactors / M : 8;
   const T* from = accumulate ? c : nullptr;
   index p = 0;
@@ -55,8 +55,8 @@ inline void axpys_of(index n, index k, const T* a, index ras, index kas, const T
 }
 
 template <class T>
-void axpys(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c, index ldc,
-           bool accumulate) noexcept {
+void axpys(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
+           index ldc, bool accumulate) noexcept {
   for (; m >= 4; m -= 4, a += 4 * ras, c += 4 * ldc)
     axpys_of<T, 4>(n, k, a, ras, kas, b, ldb, c, ldc, accumulate);
   if (m == 3) axpys_of<T, 3>(n, k, a, ras, kas, b, ldb, c, ldc, accumulate);

@@ -66,24 +66,56 @@ inline void take_to_write(AheadQueue* ahead) {
   }
 }
 
-// c (MR x NV vectors) = from + a (MR x k) * b (k x NV vectors), in elements; with Masked the last
-// vector has only `tail` lanes.
+// A vector of the type V from the first `tail` elements at p, and from a whole one.
+template <class V, class T> inline V load_part(const T* p, index tail) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) < sizeof(vec<T>)) return load_half_n(p, tail);
+  else
+#endif
+    return load_n(p, tail);
+}
+template <class V, class W> inline V first_lanes(W v) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) < sizeof(W)) return lower_half(v);
+  else
+#endif
+    return v;
+}
+
+// How the last vector of a tile is used: whole, `tail` lanes of it, or `tail` lanes of a vector of half the
+// size, where there is one. A processor that does a long vector in two halves takes half the time for it.
+enum class Last { whole, part, half };
+
+template <class T, Last Kind> struct LastVector {
+  using type = vec<T>;
+};
+#if defined(__AVX512F__)
+template <class T> struct LastVector<T, Last::half> {
+  using type = half<T>;
+};
+#endif
+
+// c (MR x NV vectors) = from + a (MR x k) * b (k x NV vectors); without from it begins at 0.
 template <class T>
 using Tile = void (*)(index k, const T* a, index ras, index kas, const T* b, index ldb, const T* from,
                       index ldf, T* c, index ldc, index tail, Fetch fetch);
 
-template <class T, int MR, int NV, bool Masked>
+template <class T, int MR, int NV, Last Kind>
 __attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index kas, const T* b, index ldb,
                                          const T* from, index ldf, T* c, index ldc, index tail,
                                          Fetch fetch) noexcept {
   constexpr int L = int(lanes<T>());
-  constexpr int kLast = Masked ? NV - 1 : NV;  // vectors before this one are whole
-  vec<T> acc[MR][NV] = {};
+  constexpr int W = Kind == Last::whole ? NV : NV - 1;  // vectors before the last
+  using Rest = typename LastVector<T, Kind>::type;
+  vec<T> acc[MR][W + 1] = {};  // one more, for W may be 0
+  Rest rest[MR] = {};
   if (from) {
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i, from = after(from, ldf))
+    for (int i = 0; i < MR; ++i, from = after(from, ldf)) {
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) acc[i][j] = j < kLast ? load<T>(from + j * L) : load_n(from + j * L, tail);
+      for (int j = 0; j < W; ++j) acc[i][j] = load<T>(from + j * L);
+      if constexpr (Kind != Last::whole) rest[i] = load_part<Rest>(from + W * L, tail);
+    }
   }
 
   // One pointer for each row of A would need more integer registers than there are. Five rows
@@ -101,16 +133,21 @@ __attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index k
   for (; k > 0; --k) {
     __builtin_prefetch(fetch.at, 0, 2);
     fetch.at += fetch.step;
-    vec<T> bj[NV];
+    vec<T> bj[W + 1];
+    Rest last{};
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) bj[j] = j < kLast ? load<T>(b + j * L) : load_n(b + j * L, tail);
+    for (int j = 0; j < W; ++j) bj[j] = load<T>(b + j * L);
+    if constexpr (Kind != Last::whole) last = load_part<Rest>(b + W * L, tail);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
       const int q = i % kShare;
       const index offset = q == 3 ? r3 : q * r;
-      const vec<T> ai = set1<T>(*reinterpret_cast<const T*>(base[i / kShare] + offset));
+      const T x = *reinterpret_cast<const T*>(base[i / kShare] + offset);
+      const vec<T> ai = set1<T>(x);
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) acc[i][j] = fma(ai, bj[j], acc[i][j]);
+      for (int j = 0; j < W; ++j) acc[i][j] = fma(ai, bj[j], acc[i][j]);
+      if constexpr (Kind != Last::whole)
+        rest[i] = fma(W > 0 ? first_lanes<Rest>(ai) : x - Rest{}, last, rest[i]);
     }
 #pragma GCC unroll 4
     for (int g = 0; g < kBases; ++g) base[g] += step;
@@ -118,25 +155,24 @@ __attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index k
   }
 
 #pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i, c = after(c, ldc))
+  for (int i = 0; i < MR; ++i, c = after(c, ldc)) {
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) {
-      if (j < kLast) store<T>(c + j * L, acc[i][j]);
-      else store_n(c + j * L, acc[i][j], tail);
-    }
+    for (int j = 0; j < W; ++j) store<T>(c + j * L, acc[i][j]);
+    if constexpr (Kind != Last::whole) store_n(c + W * L, rest[i], tail);
+  }
 }
 
 // The tiles of one width by height, 1 … tile_rows.
-template <class T, int NV, bool Masked> struct Tiles {
+template <class T, int NV, Last Kind> struct Tiles {
   static constexpr int kTallest = tile_rows<NV>();
   Tile<T> by_height[kTallest + 1] = {};
   constexpr Tiles() { fill<kTallest>(); }
   template <int MR> constexpr void fill() {
-    by_height[MR] = &gemm_tile<T, MR, NV, Masked>;
+    by_height[MR] = &gemm_tile<T, MR, NV, Kind>;
     if constexpr (MR > 1) fill<MR - 1>();
   }
 };
-template <class T, int NV, bool Masked> constexpr Tiles<T, NV, Masked> kTiles;
+template <class T, int NV, Last Kind> constexpr Tiles<T, NV, Kind> kTiles;
 
 constexpr index kPrefetchDepth = 128;  // a shallower product is small: its C is near
 
@@ -148,7 +184,7 @@ template <class T, int NV> inline void fetch_tile(const T* tile, index rows, ind
 
 // All rows of one column panel, in tiles whose heights differ by one at most: a leftover tile of
 // one or two rows would be bound by the latency of its few chains.
-template <class T, int NV, bool Masked>
+template <class T, int NV, Last Kind>
 inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const T* b, index ldb,
                        const T* from, index ldf, T* c, index ldc, index tail, AheadQueue* ahead) {
   constexpr index kTall = tile_rows<NV>();
@@ -156,7 +192,7 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
   const index taller = m - rows * tiles;
   const T* const first_from = from;
   T* const first = c;
-  const auto& by_height = kTiles<T, NV, Masked>.by_height;
+  const auto& by_height = kTiles<T, NV, Kind>.by_height;
   const Tile<T> rest = by_height[rows], tall = by_height[taller > 0 ? rows + 1 : rows];
   for (index t = 0; t < tiles; ++t) {
     const index height = rows + (t < taller);
@@ -175,22 +211,34 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
   }
 }
 
+template <class V, V Value> struct Constant {
+  static constexpr V value = Value;
+};
+
 template <class T>
 void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, const T* from,
           index ldf, T* c, index ldc, AheadQueue* ahead) noexcept {
   constexpr index L = lanes<T>();
   if (m <= 0) return;
-  const auto at = [from](index j) { return from ? from + j : nullptr; };
   index j = 0;
+  const auto panel = [&](auto vectors, auto kind, index tail) {
+    gemm_panel<T, vectors.value, kind.value>(m, k, a, ras, kas, b + j, ldb, from ? from + j : nullptr, ldf,
+                                             c + j, ldc, tail, ahead);
+    j += vectors.value * L;
+  };
+  const auto last = [&](auto vectors) {
+    const index tail = n - j - (vectors.value - 1) * L;
+#if defined(__AVX512F__)
+    if (tail <= L / 2) return panel(vectors, Constant<Last, Last::half>{}, tail);
+#endif
+    panel(vectors, Constant<Last, Last::part>{}, tail);
+  };
+  constexpr Constant<Last, Last::whole> whole;
   if (m <= tile_rows<4>())
-    for (; j + 4 * L <= n; j += 4 * L)
-      gemm_panel<T, 4, false>(m, k, a, ras, kas, b + j, ldb, at(j), ldf, c + j, ldc, 0, ahead);
-  for (; j + 2 * L <= n; j += 2 * L)
-    gemm_panel<T, 2, false>(m, k, a, ras, kas, b + j, ldb, at(j), ldf, c + j, ldc, 0, ahead);
-  if (n - j > L)
-    gemm_panel<T, 2, true>(m, k, a, ras, kas, b + j, ldb, at(j), ldf, c + j, ldc, n - j - L, ahead);
-  else if (n - j > 0)
-    gemm_panel<T, 1, true>(m, k, a, ras, kas, b + j, ldb, at(j), ldf, c + j, ldc, n - j, ahead);
+    while (j + 4 * L <= n) panel(Constant<int, 4>{}, whole, 0);
+  while (j + 2 * L <= n) panel(Constant<int, 2>{}, whole, 0);
+  if (n - j > L) last(Constant<int, 2>{});
+  else if (n - j > 0) last(Constant<int, 1>{});
 }
 
 template <class T>

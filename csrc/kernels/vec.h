@@ -15,6 +15,7 @@
 //   as_bits<T>(v), from_bits<T>(b)    the same bits as integers, and back
 //   store_past(p, v)                  a store past the caches, p aligned to the vector
 //   stores_past_done()                orders those before what follows, for other threads
+//   half<T>, lower_half(v), load_half_n(p, n)   with AVX-512: a vector of half the size
 //   fetch(p)                          asks for the cache line of p, which need not exist
 //   own(p)                            the same to write it: others who hold the line give it up
 #pragma once

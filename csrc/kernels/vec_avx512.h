@@ -23,6 +23,29 @@ inline void store_n(float* p, vec<float> v, index n) {
 inline void store_n(double* p, vec<double> v, index n) {
   _mm512_mask_storeu_pd(p, __mmask8((1u << n) - 1u), v);
 }
+
+// Vectors of half the size, and the lower half of a whole one.
+template <class T> struct HalfOf {
+  typedef T type __attribute__((vector_size(32)));
+};
+template <class T> using half = typename HalfOf<T>::type;
+inline half<float> lower_half(vec<float> v) { return _mm512_castps512_ps256(v); }
+inline half<double> lower_half(vec<double> v) { return _mm512_castpd512_pd256(v); }
+inline half<float> fma(half<float> a, half<float> b, half<float> c) { return _mm256_fmadd_ps(a, b, c); }
+inline half<double> fma(half<double> a, half<double> b, half<double> c) { return _mm256_fmadd_pd(a, b, c); }
+inline half<float> load_half_n(const float* p, index n) {
+  return _mm256_maskz_loadu_ps(__mmask8((1u << n) - 1u), p);
+}
+inline half<double> load_half_n(const double* p, index n) {
+  return _mm256_maskz_loadu_pd(__mmask8((1u << n) - 1u), p);
+}
+inline void store_n(float* p, half<float> v, index n) {
+  _mm256_mask_storeu_ps(p, __mmask8((1u << n) - 1u), v);
+}
+inline void store_n(double* p, half<double> v, index n) {
+  _mm256_mask_storeu_pd(p, __mmask8((1u << n) - 1u), v);
+}
+
 inline void store_past(float* p, vec<float> v) { _mm512_stream_ps(p, v); }
 inline void store_past(double* p, vec<double> v) { _mm512_stream_pd(p, v); }
 inline void stores_past_done() { _mm_sfence(); }
