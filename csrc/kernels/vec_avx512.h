@@ -29,8 +29,8 @@ template <class T> struct HalfOf {
   typedef T type __attribute__((vector_size(32)));
 };
 template <class T> using half = typename HalfOf<T>::type;
-inline half<float> lower_half(vec<float> v) { return _mm512_castps512_ps256(v); }
-inline half<double> lower_half(vec<double> v) { return _mm512_castpd512_pd256(v); }
+inline half<float> lower_half(vec<float> v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
+inline half<double> lower_half(vec<double> v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3); }
 inline half<float> fma(half<float> a, half<float> b, half<float> c) { return _mm256_fmadd_ps(a, b, c); }
 inline half<double> fma(half<double> a, half<double> b, half<double> c) { return _mm256_fmadd_pd(a, b, c); }
 inline half<float> load_half_n(const float* p, index n) {
