@@ -65,10 +65,10 @@ def test_matmul_sizes_together(isa, dtype):
         check_product(normal(m, k, dtype=dtype), normal(k, n, dtype=dtype, seed=1))
 
 
-# Around the blocks of csrc/ops/gemm.cpp: 12 rows of a product of k <= 32, 70 rows of doubles or 140 of floats,
-# 256 or 512 of k, 64 panels of 128 bytes, 32 where more than 48 rows are carried from one block of k to the
-# next, and 1,024 of k between two visits to the result; from 8 panels on an operand that lies by columns is
-# packed, from 16 one whose rows are a multiple of 4 KiB apart.
+# Around the blocks of csrc/ops/gemm.cpp: 12 rows of a product of k <= 32, 70 rows of doubles or 140 of
+# floats, 256 or 512 of k, 64 panels of 128 bytes, 32 where more than 48 rows are carried from one block of
+# k to the next, and 1,024 of k between two visits to the result; from 8 panels on an operand that lies by
+# columns is packed, from 16 one whose rows are a multiple of 4 KiB apart.
 BLOCKS = [
     (12, 65, 32),
     (13, 300, 31),
@@ -91,9 +91,9 @@ BLOCKS = [
 
 # Few rows or columns: dot products up to 4 rows (strips of 8, 16 or 32 rows of B, as many of its columns at
 # a time), a result that is found transposed while its short side is at most 32 doubles or 64 floats, pieces
-# of 512, and a B of a megabyte that passes by blocks of 32 rows or more, one of four that is asked for early.
-# Rows that are a multiple of 2 KiB apart drive each other out of a cache. Up to 3 rows walk along those of a B
-# of 16 KB, 256 KB, 1 MB, 16 KB of the result at a time.
+# of 512, and a B of a megabyte that passes by blocks of 32 rows or more, one of four that is asked for
+# early. Rows that are a multiple of 2 KiB apart drive each other out of a cache. Up to 3 rows walk along
+# those of a B of 16 KB, 256 KB, 1 MB, 16 KB of the result at a time.
 NARROW = [
     (1, 1, 15),
     (1, 31, 16),
