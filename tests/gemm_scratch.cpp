@@ -1,5 +1,6 @@
-// gemm_scratch.cpp — random products of every layout, whole and in parts, with no more scratch than gemm_scratch asks for and a guard
-// behind it: nothing is written past the scratch or past C, and every element is what a plain loop says.
+// gemm_scratch.cpp — random products of every layout, whole and in parts, with no more scratch than gemm_scratch
+// asks for and a guard behind it: nothing is written past the scratch or past C, and every element is what a
+// plain loop says.
 // The scalar kernels do: how scratch is used does not depend on the instruction set. Small integers keep
 // all sums exact. Built and run by test_gemm_scratch.py.
 #define GV_ISA scalar

@@ -51,17 +51,14 @@ inline void axpys_of(index n, index k, const T* a, index ras, index kas, const T
   for (; p + R <= k; p += R, from = c)
     add_rows<T, M, R>(n, a + p * kas, ras, kas, b + p * ldb, ldb, from, c, ldc);
   for (; p < k; ++p, from = c) add_rows<T, M, 1>(n, a + p * kas, ras, kas, b + p * ldb, ldb, from, c, ldc);
-  if (k == 0) add_rows<T, M, 0>(n, a, ras, kas, b, ldb, from, c, ldc);
 }
 
 template <class T>
 void axpys(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
            index ldc, bool accumulate) noexcept {
-  for (; m >= 4; m -= 4, a += 4 * ras, c += 4 * ldc)
-    axpys_of<T, 4>(n, k, a, ras, kas, b, ldb, c, ldc, accumulate);
   if (m == 3) axpys_of<T, 3>(n, k, a, ras, kas, b, ldb, c, ldc, accumulate);
-  if (m == 2) axpys_of<T, 2>(n, k, a, ras, kas, b, ldb, c, ldc, accumulate);
-  if (m == 1) axpys_of<T, 1>(n, k, a, ras, kas, b, ldb, c, ldc, accumulate);
+  else if (m == 2) axpys_of<T, 2>(n, k, a, ras, kas, b, ldb, c, ldc, accumulate);
+  else axpys_of<T, 1>(n, k, a, ras, kas, b, ldb, c, ldc, accumulate);
 }
 
 template <class T> constexpr void add_axpys(Kernels<T>& k) { k.axpys = &axpys<T>; }

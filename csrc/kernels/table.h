@@ -70,7 +70,7 @@ template <class T> struct Kernels {
                bool accumulate);
 
   // ---- axpys.h ------------------------------------------------------------------------------
-  // c (m x n) = or += a (m x k) * b (k x n), with the layouts and chains of gemm: for few rows of a.
+  // c (m x n) = or += a (m x k) * b (k x n), with the layouts and chains of gemm: 1 <= m <= 3, k >= 1.
   void (*axpys)(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, T* c,
                 index ldc, bool accumulate);
 
