@@ -190,21 +190,43 @@ void StagedRows::finish() const {
   if (beside_) target_.object().attr("__setitem__")(py::ellipsis(), beside_.object());
 }
 
-Array new_array(DType dtype, const Shape& shape, const char* name) {
+namespace {
+
+// An array in a block that `owner` keeps; without a block in memory that NumPy finds.
+Array array_in(char* block, py::object owner, DType dtype, const Shape& shape, const char* name) {
   const auto& api = py::detail::npy_api::get();
   PyObject* type = api.PyArray_DescrFromType_(dtype == DType::f32 ? kFloat32 : kFloat64);
-  index bytes = dtype == DType::f32 ? sizeof(float) : sizeof(double);
-  for (const index n : shape)
-    if (__builtin_mul_overflow(bytes, n, &bytes)) bytes = 0;  // NumPy says so
-  char* block = bytes >= kBigBlock ? lend(bytes) : nullptr;
-  py::object owner;
-  if (block) owner = py::capsule(block, [](void* p) { give_back(static_cast<char*>(p)); });
   PyObject* made = api.PyArray_NewFromDescr_(
       api.PyArray_Type_, type, int(shape.size()), reinterpret_cast<const Py_intptr_t*>(shape.data()), nullptr,
       block, block ? py::detail::npy_api::NPY_ARRAY_WRITEABLE_ : 0, nullptr);
   if (!made) throw py::error_already_set();
   if (owner) api.PyArray_SetBaseObject_(made, owner.release().ptr());
   return Array(py::reinterpret_steal<py::object>(made), name);
+}
+
+index bytes_of(DType dtype, const Shape& shape) {
+  index bytes = dtype == DType::f32 ? sizeof(float) : sizeof(double);
+  for (const index n : shape)
+    if (__builtin_mul_overflow(bytes, n, &bytes)) return 0;  // NumPy says so
+  return bytes;
+}
+
+}  // namespace
+
+Array new_array(DType dtype, const Shape& shape, const char* name) {
+  const index bytes = bytes_of(dtype, shape);
+  char* block = bytes >= kBigBlock ? lend(bytes) : nullptr;
+  py::object owner;
+  if (block) owner = py::capsule(block, [](void* p) { give_back(static_cast<char*>(p)); });
+  return array_in(block, std::move(owner), dtype, shape, name);
+}
+
+Array lasting_zeros(DType dtype, const Shape& shape) {
+  auto memory = std::make_unique<Buffer>(bytes_of(dtype, shape));
+  char* const block = memory->data();
+  py::object owner;
+  if (block) owner = py::capsule(memory.release(), [](void* p) { delete static_cast<Buffer*>(p); });
+  return array_in(block, std::move(owner), dtype, shape, "out");
 }
 
 Array output(const char* op, const py::object& out, DType dtype, const Shape& shape) {

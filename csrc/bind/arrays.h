@@ -84,6 +84,8 @@ Vector input_flat(const Array& array);  // all elements in row-major order, any 
 void expect_in_place(const char* op, const Array& array);
 
 Array new_array(DType dtype, const Shape& shape, const char* name = "out");
+// A new array of zeros on cache lines, a large one on huge pages: for what stays.
+Array lasting_zeros(DType dtype, const Shape& shape);
 // out itself, checked, or a new array if it is None.
 Array output(const char* op, const py::object& out, DType dtype, const Shape& shape);
 // Refuses arrays that share memory, unless `same_allowed` and they are the same array.

@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "../plan/executor.h"
+#include "arrays.h"
 #include "inputs.h"
 
 namespace py = pybind11;
@@ -407,6 +408,13 @@ void register_plan(py::module_& m) {
     for (const auto& [name, kind] : kinds)
       if (wanted == name) return set_panels(kind);
     throw py::value_error("[set_panels] expected automatic, columns or rows, got " + wanted);
+  });
+  m.def("zeros", [](gv::index count, const py::dtype& dtype) {
+    const bool wide = dtype.equal(py::dtype::of<double>());
+    if (!wide && !dtype.equal(py::dtype::of<float>()))
+      throw py::type_error("[zeros] expected float32 or float64, got " + std::string(py::str(dtype)));
+    if (count < 0) throw py::value_error("[zeros] expected count >= 0, got " + std::to_string(count));
+    return gv::bind::lasting_zeros(wide ? gv::DType::f64 : gv::DType::f32, {count}).object();
   });
   py::class_<StepRequest>(m, "StepRequest", "What a step does besides forward and backward.")
       .def(py::init<>())

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
+from gvcore import _core
 from gvcore.nn.init import Initialiser, zeros
 from gvcore.seeding import as_seed
 
@@ -47,14 +48,6 @@ def changed() -> None:
     """Say that the structure of some net may be another from now on."""
     global _structure
     _structure += 1
-
-
-def aligned_empty(count: int, dtype: DTypeLike) -> NDArray[Any]:
-    """Return an uninitialised 1-D array that begins on a cache line."""
-    dtype = np.dtype(dtype)
-    raw = np.empty(count * dtype.itemsize + _ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % _ALIGNMENT
-    return raw[start : start + count * dtype.itemsize].view(dtype)
 
 
 class _Given:
@@ -122,7 +115,7 @@ class Parameter:
                 )
             self._dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
             self._shape = tuple(array.shape)
-            flat = aligned_empty(array.size, self._dtype).reshape(array.shape)
+            flat = _core.zeros(array.size, self._dtype).reshape(array.shape)
             flat[...] = array
             self._data = flat
             if init is None:
@@ -166,7 +159,7 @@ class Parameter:
     def data(self) -> NDArray[Any]:
         """The values, as a view: writing to it between calls changes the net."""
         if self._data is None:
-            drawn = aligned_empty(self.size, self._dtype).reshape(self._shape)
+            drawn = _core.zeros(self.size, self._dtype).reshape(self._shape)
             self._init(drawn, seed=as_seed(self._seed), site=self._site)
             self._data = drawn
             moved()
@@ -233,8 +226,7 @@ def flatten(parameters: Sequence[Parameter], dtype: np.dtype[Any] | None = None)
     for p in parameters:
         starts.append(end)
         end += -(-p.size // per_line) * per_line
-    flat = aligned_empty(end, dtype)
-    flat[...] = 0
+    flat = _core.zeros(end, dtype)
     for p, start in zip(parameters, starts, strict=True):
         p.place(flat[start : start + p.size].reshape(p.shape))
 

@@ -289,5 +289,5 @@ class TrainStep:
         if self._state is None:
             native = self.optimizer.native()
             count = 2 if native["kind"] == "adam" else int(native["momentum"] != 0)
-            self._state = [np.zeros(plan.core.flat_size, plan.recorded.dtype) for _ in range(count)]
+            self._state = [_core.zeros(plan.core.flat_size, plan.recorded.dtype) for _ in range(count)]
         return plan.bind(self._state, self._counts)
