@@ -33,27 +33,35 @@ template <class P> inline P after(P row, index ld) {
   return row;
 }
 
-// Lines to fetch, one a step of the loop: `step` bytes apart, 0 to fetch the same one again and again.
+// Lines to fetch, so many at every step of the loop, `step` bytes on from one step to the next; 0 to fetch the same
+// ones again and again.
+constexpr int kLinesAStep = 2;
 struct Fetch {
   const char* at;
   index step;
 };
 
-// The next `most` lines to read. A contiguous stretch that is shorter is spread over all of them.
-inline Fetch take(AheadQueue* ahead, index most, const void* otherwise) {
-  if (!ahead || ahead->read.next == ahead->read.last) return {static_cast<const char*>(otherwise), 0};
+// What the next `steps` steps read ahead. Short stretches are asked for here and now; a longer one that needs fewer
+// steps is spread over all of them.
+inline Fetch take(AheadQueue* ahead, index steps, const void* otherwise) {
+  const Fetch nothing{static_cast<const char*>(otherwise), 0};
+  if (!ahead) return nothing;
   AheadList& list = ahead->read;
-  const Ahead& a = *list.next;
-  const index left = a.lines - list.done;
-  const Fetch f{a.at + list.done * a.step,
-                left < most ? index(std::uint32_t(a.step * left) / std::uint32_t(most)) : a.step};
+  for (index left = kShortAhead; list.next != list.last && list.next->lines - list.done <= left;
+       ++list.next) {
+    for (; list.done < list.next->lines; ++list.done, --left) fetch(list.next->at + list.done * kLineBytes);
+    list.done = 0;
+  }
+  if (list.next == list.last) return nothing;
+  const index left = list.next->lines - list.done, most = kLinesAStep * steps;
+  const char* const at = list.next->at + list.done * kLineBytes;
   if (left > most) {
     list.done += most;
-  } else {
-    list.done = 0;
-    ++list.next;
+    return {at, kLinesAStep * kLineBytes};
   }
-  return f;
+  list.done = 0;
+  ++list.next;
+  return {at, index(std::uint32_t(kLineBytes * left) / std::uint32_t(steps))};
 }
 
 // The next few lines to write, at once: there is no other kind of fetch among the slots of a tile.
@@ -61,7 +69,7 @@ inline void take_to_write(AheadQueue* ahead) {
   if (!ahead) return;
   AheadList& list = ahead->write;
   for (int left = 32; left > 0 && list.next != list.last; --left) {
-    own(list.next->at + list.done * list.next->step);
+    own(list.next->at + list.done * kLineBytes);
     if (++list.done == list.next->lines) list.done = 0, ++list.next;
   }
 }
@@ -98,12 +106,12 @@ template <class T> struct LastVector<T, Last::half> {
 // c (MR x NV vectors) = from + a (MR x k) * b (k x NV vectors); without from it begins at 0.
 template <class T>
 using Tile = void (*)(index k, const T* a, index ras, index kas, const T* b, index ldb, const T* from,
-                      index ldf, T* c, index ldc, index tail, Fetch fetch);
+                      index ldf, T* c, index ldc, index tail, Fetch ahead);
 
 template <class T, int MR, int NV, Last Kind>
 __attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index kas, const T* b, index ldb,
                                          const T* from, index ldf, T* c, index ldc, index tail,
-                                         Fetch fetch) noexcept {
+                                         Fetch ahead) noexcept {
   constexpr int L = int(lanes<T>());
   constexpr int W = Kind == Last::whole ? NV : NV - 1;  // vectors before the last
   using Rest = typename LastVector<T, Kind>::type;
@@ -131,8 +139,9 @@ __attribute__((noinline)) void gemm_tile(index k, const T* a, index ras, index k
   asm("" : "+r"(r), "+r"(r3), "+r"(step));
 
   for (; k > 0; --k) {
-    __builtin_prefetch(fetch.at, 0, 2);
-    fetch.at += fetch.step;
+#pragma GCC unroll 2
+    for (int line = 0; line < kLinesAStep; ++line) fetch(ahead.at + line * kLineBytes);
+    ahead.at += ahead.step;
     vec<T> bj[W + 1];
     Rest last{};
 #pragma GCC unroll 4

@@ -27,12 +27,15 @@ struct AdamParams {
   bool decoupled;
 };
 
-// Memory that will be wanted soon, in stretches of cache lines, `step` bytes apart. A product has load slots
-// to spare: each step of its loop fetches a line that will be read into the second-level cache, and before each
-// tile it takes a few that will be written from the processors that hold them. What was taken is gone.
+// Memory that will be wanted soon, in stretches of cache lines. A product has load slots to spare: each step of
+// its loop fetches two lines that will be read into the second-level cache, and before each tile it fetches
+// stretches that are short, and takes a few lines that will be written from the processors that hold them. What
+// was taken is gone.
+constexpr index kLineBytes = 64;
+constexpr index kShortAhead = 24;  // lines: as much as a processor waits for at a time
 struct Ahead {
   const char* at;
-  index step, lines;
+  index lines;
 };
 struct AheadList {
   const Ahead *next, *last;

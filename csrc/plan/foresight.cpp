@@ -16,7 +16,8 @@ void Foresight<T>::plan(const Program<T>& program, const Graph& graph, const Upd
 }
 
 // The hardware follows a stream by itself, but only within a page and after a few misses, and a layer is a
-// handful of short streams. What the last few instructions have touched is left out: it is in cache.
+// handful of short streams, first the shortest, which no stream foretells. What the last few instructions have
+// touched is left out: it is in cache.
 template <class T>
 typename Foresight<T>::Lists Foresight<T>::list(const Program<T>& program, const Graph& graph,
                                                 const Update<T>& update, index batch, bool in_team) const {
@@ -27,8 +28,7 @@ typename Foresight<T>::Lists Foresight<T>::list(const Program<T>& program, const
   std::vector<index> touched(program.tensors.size(), -kRecent - 1), written = touched;
   const auto stretch = [&](const void* at, index bytes) {
     if (at && bytes > 0)
-      lists.memory.push_back(
-          {static_cast<const char*>(at), kLine, (std::min(kMost, bytes) + kLine - 1) / kLine});
+      lists.memory.push_back({static_cast<const char*>(at), (std::min(kMost, bytes) + kLine - 1) / kLine});
   };
   std::vector<std::size_t> end(n);  // of what instruction i wants
   for (std::size_t i = 0; i < n; ++i) {
@@ -41,11 +41,14 @@ typename Foresight<T>::Lists Foresight<T>::list(const Program<T>& program, const
       last = index(i);
       if (a.writes) write = last;
     }
-    if (const int p = instruction.updates(); p >= 0 && i > 0 && !in_team) {
-      for (int which : {0, 1})
-        stretch(update.state(which, p), graph.parameters()[std::size_t(p)].size * index(sizeof(T)));
-      stretch(update.place(p), kLine);
-    }
+    if (i > 0 && !in_team)
+      for (const int p : instruction.updates()) {
+        for (int which : {0, 1})
+          stretch(update.state(which, p), graph.parameters()[std::size_t(p)].size * index(sizeof(T)));
+        stretch(update.place(p), kLine);
+      }
+    std::stable_partition(lists.memory.begin() + std::ptrdiff_t(i > 0 ? end[i - 1] : 0), lists.memory.end(),
+                          [](const kernels::Ahead& a) { return a.lines <= kernels::kShortAhead; });
     end[i] = lists.memory.size();
   }
   // Whoever has products fetches for the others up to the next that has.
@@ -90,7 +93,7 @@ kernels::AheadList Foresight<T>::next_batch(const BatchSource<T>& s, int worker,
     for (index i = 0; i < inputs; ++i) {
       const InputRows<T>& x = s.inputs[std::size_t(i)];
       const index bytes = input_elements_[std::size_t(i)] * x.item_bytes;
-      *last++ = {x.row(s.sample(s.rows + r)), kLine, (bytes + kLine - 1) / kLine};
+      *last++ = {x.row(s.sample(s.rows + r)), (bytes + kLine - 1) / kLine};
     }
   return {first, last, 0};
 }

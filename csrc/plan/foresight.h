@@ -38,7 +38,7 @@ template <class T> class Foresight {
              bool in_team) const;
   void plan_objects(const Program<T>& program);
 
-  static constexpr index kLine = 64;
+  static constexpr index kLine = kernels::kLineBytes;
   Lists alone_, in_team_;
   std::vector<const char*> objects_;  // lines of the instructions themselves
   std::vector<std::size_t> first_object_;  // of each instruction; two more at the end

@@ -59,6 +59,7 @@ template <class T> void PanelGroup<T>::append(std::unique_ptr<PanelStep<T>> step
   products_ += reads_rows(*step);
   auto& all = this->accesses();
   all.insert(all.end(), step->accesses().begin(), step->accesses().end());
+  for (const int parameter : step->updates()) this->updates(parameter);
   for (const Access& access : step->accesses()) {
     Touch& touch = touched_[access.slot->id];
     const bool whole = !access.local(by_rows_);

@@ -51,8 +51,13 @@ class Accesses {
   virtual ~Accesses() = default;
   std::vector<Access>& accesses() { return accesses_; }
   const std::vector<Access>& accesses() const { return accesses_; }
+  // Parameters that it updates: the optimiser's state of these is memory that it touches as well.
+  const std::vector<int>& updates() const { return updates_; }
 
  protected:
+  void updates(int parameter) {
+    if (parameter >= 0) updates_.push_back(parameter);
+  }
   void reads(Slot& slot, TensorId id, Reach reach = Reach::own) { touch(slot, id, false, reach); }
   void writes(Slot& slot, TensorId id, Reach reach = Reach::own) { touch(slot, id, true, reach); }
 
@@ -62,6 +67,7 @@ class Accesses {
     if (id >= 0) accesses_.push_back({&slot, write, reach});
   }
   std::vector<Access> accesses_;
+  std::vector<int> updates_;
 };
 
 template <class T> class Instruction : public Accesses {
@@ -69,8 +75,6 @@ template <class T> class Instruction : public Accesses {
   virtual void run(const Context<T>&, const Worker&) const noexcept = 0;
   virtual index scratch_bytes(index batch) const = 0;
   virtual double nanoseconds(index batch) const = 0;  // on one worker, roughly
-  // A parameter that it updates, so that the optimiser's state is memory it touches as well; -1: none.
-  virtual int updates() const { return -1; }
   virtual bool has_products() const { return false; }
   // Nothing in the chain needs its result soon, so it need not interrupt a panel group.
   virtual bool deferrable() const { return false; }

@@ -147,6 +147,7 @@ template <class T> class ColumnSums final : public PanelStep<T> {
     this->reads(z_, z);
     this->writes(sum_, sum, Reach::column);
     this->writes(updated_, updated, Reach::column);
+    this->updates(parameter);
   }
   void panel(const Context<T>& c, Range rows, Range cols, char* scratch) const noexcept override {
     const index ld = this->columns;

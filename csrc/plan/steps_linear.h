@@ -79,7 +79,7 @@ template <class T> class ProductGradient final : public Instruction<T> {
         updates_(updated >= 0) {
     this->reads(left_, left, Reach::all);
     this->reads(right_, right, Reach::all);
-    if (updates_) this->writes(updated_, updated, Reach::all);
+    if (updates_) this->updates(parameter), this->writes(updated_, updated, Reach::all);
     else this->writes(gradient_, gradient, Reach::all);
   }
 
@@ -106,7 +106,6 @@ template <class T> class ProductGradient final : public Instruction<T> {
     return double(multiplicity_ * batch) * double(rows_) * double(columns_) * 0.015 +
            (updates_ ? double(rows_) * double(columns_) * 0.1 : 0);
   }
-  int updates() const override { return updates_ ? parameter_ : -1; }
   bool has_products() const override { return true; }
   bool deferrable() const override { return true; }
 
@@ -145,13 +144,13 @@ template <class T> class ProductGradient final : public Instruction<T> {
   // Other workers have read the parameter since it was written, and to get its lines back takes a while, which
   // the product gives.
   void update_rows(const Context<T>& c, const Worker& w, Range rows, Range cols, T* stretch) const noexcept {
-    constexpr index kLine = 64;
+    constexpr index kLine = kernels::kLineBytes;
     const index n = cols.size(), at = rows.first * columns_ + cols.first;
     const bool whole = n == columns_;
     kernels::Ahead lines[kRowsAtOnce];
     index pieces = 0;
     for (index r = 0; w.team > 1 && r < rows.size() && (r == 0 || !whole); ++r)
-      lines[pieces++] = {reinterpret_cast<const char*>(updated_.get() + at + r * columns_), kLine,
+      lines[pieces++] = {reinterpret_cast<const char*>(updated_.get() + at + r * columns_),
                          ((whole ? rows.size() : 1) * n * index(sizeof(T)) + kLine - 1) / kLine};
     c.ahead->write = {lines, lines + pieces, 0};
     product(c, rows, cols, stretch, n, stretch + stretch_elements());

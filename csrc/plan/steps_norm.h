@@ -134,6 +134,7 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
         gamma_parameter_(commit.gamma),
         beta_parameter_(commit.beta),
         momentum_(commit.statistics.momentum) {
+    this->updates(commit.gamma), this->updates(commit.beta);
     this->writes(updated_gamma_, commit.gamma_memory, Reach::column);
     this->writes(updated_beta_, commit.beta_memory, Reach::column);
     this->reads(moments_, commit.statistics.moments, Reach::column);

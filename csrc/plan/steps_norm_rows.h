@@ -129,6 +129,7 @@ template <class T> class BatchNormGradientCoefficients final : public Instructio
     this->writes(coefficients_, coefficients, Reach::all);
     this->writes(dgamma_, t.dgamma, Reach::all);
     this->writes(dbeta_, t.dbeta, Reach::all);
+    this->updates(commit.gamma), this->updates(commit.beta);
     this->writes(updated_gamma_, commit.gamma_memory, Reach::all);
     this->writes(updated_beta_, commit.beta_memory, Reach::all);
     this->reads(moments_, commit.statistics.moments, Reach::all);
