@@ -65,7 +65,7 @@ def test_matmul_sizes_together(isa, dtype):
         check_product(normal(m, k, dtype=dtype), normal(k, n, dtype=dtype, seed=1))
 
 
-# Around the blocks of csrc/ops/gemm.cpp: 12 rows of a product of k <= 32, 70 rows of doubles or 140 of
+# Around the blocks of csrc/ops/gemm_blocked.h: 12 rows of a product of k <= 32, 70 rows of doubles or 140 of
 # floats, 256 or 512 of k, 64 panels of 128 bytes, 32 where more than 48 rows are carried from one block of
 # k to the next, and 1,024 of k between two visits to the result; from 8 panels on an operand that lies by
 # columns is packed, from 16 one whose rows are a multiple of 4 KiB apart.

@@ -134,15 +134,6 @@ def test_views_of_a_part_are_views_of_the_whole():
     assert np.shares_memory(inner, net.parameters()["blocks.1.layers.1.weight"])
 
 
-@pytest.mark.parametrize("width, page", [(5, 64), (1000, 2**21)])
-def test_parameters_begin_on_cache_lines_and_large_nets_on_huge_pages(width, page):
-    net = nn.Sequential(nn.Linear(width, width), nn.BatchNorm(width), nn.Linear(width, 3))
-    net(np.zeros((1, width), np.float32))
-    places = [array.ctypes.data for array in net.parameters().values()]
-    assert all(place % 64 == 0 for place in places)
-    assert min(places) % page == 0
-
-
 def test_num_parameters():
     assert Named().num_parameters() == (4 * 6 + 6) + 6 + 2 * (12 + 42) + 12 + 18
     assert nn.Sequential(nn.ReLU()).num_parameters() == 0

@@ -162,6 +162,17 @@ def test_state_is_a_view_that_may_be_written():
         )
 
 
+@pytest.mark.parametrize("width, page", [(5, 64), (1000, 2**21)])
+def test_large_parameters_and_their_state_begin_on_huge_pages(width, page):
+    net = nn.Sequential(nn.Linear(width, width), nn.BatchNorm(width), nn.Linear(width, CLASSES))
+    step = gv.TrainStep(net, nn.CrossEntropyLoss(), SGD)
+    step(np.ones((4, width), np.float32), np.zeros(4, np.int64))
+    for arrays in (net.parameters(), step.state["velocity"]):
+        places = [a.ctypes.data for a in arrays.values()]
+        assert all(place % 64 == 0 for place in places)
+        assert min(places) % page == 0
+
+
 def test_two_steps_of_one_net_take_turns():
     net, twin = make_net(dropout=False), make_net(dropout=False)
     one, two = (

@@ -46,6 +46,12 @@ struct Fetch {
 inline Fetch take(AheadQueue* ahead, index steps, const void* otherwise) {
   const Fetch nothing{static_cast<const char*>(otherwise), 0};
   if (!ahead) return nothing;
+  if (AheadStrip& strip = ahead->strip; strip.rows > 0) {
+    const Fetch rows{strip.at, strip.stride};
+    strip.at += steps * strip.stride;
+    strip.rows -= steps;
+    return rows;
+  }
   AheadList& list = ahead->read;
   for (index left = kShortAhead; list.next != list.last && list.next->lines - list.done <= left;
        ++list.next) {

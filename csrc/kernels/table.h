@@ -41,7 +41,13 @@ struct AheadList {
   const Ahead *next, *last;
   index done;  // lines of *next that were taken
 };
+constexpr index kStripBytes = 2 * kLineBytes;
+struct AheadStrip {  // so many bytes of each of some rows, `stride` bytes apart
+  const char* at;
+  index rows, stride;
+};
 struct AheadQueue {
+  AheadStrip strip;
   AheadList read, write;
 };
 

@@ -1,0 +1,249 @@
+// gemm_blocked.h — a large product in blocks as in Goto & van de Geijn 2008: a panel of B stays near while the rows
+// of A pass. Here all blocks of k pass before the next rows do: the chains of FMAs are carried from one to the next
+// in a block of scratch that stays in L2, so that the blocking never shows in the bits, and C itself, which may be
+// far away with rows that crowd few sets of the caches, is written once. Part of gemm.cpp, which decides what goes
+// this way.
+#pragma once
+#include <cstdint>
+
+#include "gemm.h"
+
+namespace gv::ops {
+namespace {
+
+template <class T> constexpr index kLine = 64 / index(sizeof(T));  // elements of a cache line
+// Columns of the widest panel of B. That of every instruction set divides it.
+template <class T> constexpr index kPanel = 128 / index(sizeof(T));
+template <class T> constexpr index kDepth = 2048 / index(sizeof(T));  // longest block of k
+constexpr index kPanelBytes = 32 << 10;  // of a panel of B that is packed: as much as an L1
+// Most rows of A in a block, a part of L2: of floats ten of the tallest tiles.
+template <class T> constexpr index kRows = 560 / index(sizeof(T));
+constexpr index kShallow = 32, kLow = 12;  // a product of so small k goes by so few rows
+constexpr index kFewRows = 48;  // so few rows do not win back a copy of B
+// Most panels in a block of C, of which A is packed once. A block of more than few rows that is carried has fewer:
+// it stays in L2.
+constexpr index kPanels = 64, kCarriedPanels = 32;
+constexpr index kLong = 1024;  // so much of k between two visits to C, for all of which B is packed
+constexpr index kStream = 128 << 10;  // bytes of a block of B that passes row by row
+constexpr index kNear = 128 << 10;  // bytes of a B that lies in L2 when the step of a plan comes to it
+constexpr index kFar = 4 << 20;  // of one that comes from memory in any case
+constexpr index kPanelsAhead = 2;  // the last line of a panel may be the first of the next
+template <class T> constexpr index kStrip = kernels::kStripBytes / index(sizeof(T));
+
+constexpr index smaller(index x, index y) { return x < y ? x : y; }
+constexpr index larger(index x, index y) { return x < y ? y : x; }
+constexpr index blocks(index n, index largest) { return (n + largest - 1) / largest; }
+// n, up to a whole block.
+constexpr index whole(index n, index block) { return blocks(n, block) * block; }
+// Size of the blocks when n is cut into as few as possible, all of nearly the same size.
+constexpr index balanced(index n, index largest) { return n <= largest ? n : blocks(n, blocks(n, largest)); }
+// Leading dimension of at least n elements: an odd number of lines, so that rows spread over all
+// sets of the cache.
+template <class T> constexpr index spread(index n) { return (blocks(n, kLine<T>) | 1) * kLine<T>; }
+
+// Whether elements need more than one chain.
+template <class T> bool linked(const Gemm<T>& g) { return g.chain > 0 && (g.k > g.chain || g.accumulate); }
+// So much of k passes at most between two visits to C: whole chains.
+template <class T> index longest(const Gemm<T>& g) {
+  return !linked(g) ? kLong : g.chain < kLong ? kLong / g.chain * g.chain : g.chain;
+}
+
+template <class T> index most_columns(index m, bool carries) {
+  return (carries && m > kFewRows ? kCarriedPanels : kPanels) * kPanel<T>;
+}
+// For any part of m x n.
+template <class T> index carried_size(index m, index n) {
+  return larger(smaller(m, kFewRows) * spread<T>(smaller(n, most_columns<T>(1, true))),
+                smaller(m, kRows<T>) * spread<T>(smaller(n, most_columns<T>(m, true))));
+}
+template <class T> index packed_a_size(index m, index k) {
+  return smaller(m, kRows<T>) * spread<T>(smaller(k, kDepth<T>));
+}
+
+// A is packed row by row where that pays: where its rows share the sets of L1 (a multiple of 4 KiB apart),
+// where it lies by columns, so that a tile takes a few elements of many lines, and where other workers wrote
+// it, so that their lines are fetched once and in order. Few panels read A too few times to win back the copy.
+template <class T> bool pack_a(const Gemm<T>& g) {
+  if (g.m < kLine<T> || g.k < kLine<T>) return false;
+  if (g.ras == 1 && g.kas > 1) return g.n >= 8 * kPanel<T> && g.k > kShallow;
+  return (g.ras * index(sizeof(T)) % 4096 == 0 && g.n >= 16 * kPanel<T>) || (g.fresh && g.n >= 2 * kPanel<T>);
+}
+
+// B is packed where its vectors would lie on two lines each, unless they are few, and where its rows lie so
+// far apart that they crowd few sets of the caches; it takes many rows of A to win back the copy. The bounds
+// are measured ones.
+template <class T> bool pack_b(const Gemm<T>& g) {
+  if (g.b_transposed) return true;
+  const bool whole_lines =
+      (reinterpret_cast<std::uintptr_t>(g.b) | std::uintptr_t(g.ldb * index(sizeof(T)))) % 64 == 0;
+  if (g.m <= kFewRows) return false;
+  if (!whole_lines && g.m > 96 && g.k > (g.n % kPanel<T> == 0 ? 48 : 160)) return true;
+  return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
+}
+
+// Longest block of k. A panel of B that is packed should still be in L1 when its first rows are used. A large B
+// that is not packed goes by blocks of few rows, which memory gives in long stretches; a column panel of all its
+// rows would be a walk from page to page.
+template <class T> index deepest(const Gemm<T>& g, index panel, bool b_packed) {
+  if (b_packed) {
+    const index deep = kPanelBytes / (panel * index(sizeof(T)));
+    return smaller(kDepth<T>, g.m <= kLine<T> ? deep / 2 : deep);
+  }
+  const index row = g.n * index(sizeof(T));
+  if (row * g.k < 8 * kStream) return kDepth<T>;
+  return smaller(kDepth<T>, kStream / row < kShallow ? kShallow : kStream / row);
+}
+
+// One panel of B, k x cols.
+template <class T>
+void pack_panel(const kernels::Kernels<T>& kernels, const Gemm<T>& g, index cols, index k, const T* b, T* dst,
+                index ldd) {
+  if (g.b_transposed) kernels.transpose(cols, k, b, g.ldb, dst, ldd);
+  else kernels.copy(k, cols, b, g.ldb, dst, ldd);
+}
+
+// A small k: C is most of the work, so it is written a few whole rows at a time, as memory likes it.
+template <class T>
+void shallow(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  for (index j = 0; j < g.n; j += kPanels * kPanel<T>) {
+    const index n = smaller(g.n - j, kPanels * kPanel<T>);
+    const T* b = g.b + j * (g.b_transposed ? g.ldb : 1);
+    index ldb = g.ldb;
+    if (g.b_transposed) {
+      pack_panel(kernels, g, n, g.k, b, scratch, spread<T>(n));
+      b = scratch, ldb = spread<T>(n);
+    }
+    for (index i = 0; i < g.m; i += kLow) {
+      T* const c = g.c + i * g.ldc + j;
+      kernels.gemm(smaller(g.m - i, kLow), n, g.k, g.a + i * g.ras, g.ras, g.kas, b, ldb,
+                   g.accumulate ? c : nullptr, g.ldc, c, g.ldc, g.ahead);
+    }
+  }
+}
+
+// How a product is cut, and where its copies lie.
+template <class T> struct Cut {
+  bool a_packed, b_packed, linked;
+  bool fetches;  // what it will read of B
+  index panel;  // columns of B at a time
+  index height, columns, depth;  // of a block
+  index length;  // k between two visits to C
+  T *carried, *a, *b;
+  kernels::AheadQueue* ahead;
+};
+
+template <class T> Cut<T> cut_of(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  Cut<T> cut;
+  cut.a_packed = pack_a(g), cut.b_packed = pack_b(g), cut.linked = linked(g);
+  const index bytes = g.n * g.k * index(sizeof(T));
+  cut.ahead = g.ahead;
+  cut.fetches = g.ahead ? bytes > kNear : bytes > kFar && !cut.b_packed && g.m <= kFewRows;
+  cut.panel = cut.b_packed ? kernels.panel : kPanel<T>;
+  cut.height = balanced(g.m, kRows<T>);
+  cut.length = g.k;
+  if (cut.b_packed && cut.height < g.m) cut.length = cut.linked ? longest(g) : balanced(g.k, kLong);
+  cut.depth = balanced(cut.linked ? smaller(g.k, g.chain) : cut.length, deepest(g, cut.panel, cut.b_packed));
+  const bool carries = cut.linked || g.k > cut.depth;
+  cut.columns = most_columns<T>(g.m, carries);
+  cut.carried = scratch;
+  cut.a = cut.carried + (carries ? carried_size<T>(g.m, g.n) : 0);
+  cut.b = cut.a + (cut.a_packed ? packed_a_size<T>(g.m, g.k) : 0);
+  return cut;
+}
+
+// While the panel at column j of a block is multiplied, what its successors read of B is asked for: of a B as it lies
+// the next panel but one; of a transposed B, whose panels are a few long rows, a strip of as many rows as a tile has
+// steps, so that all strips are there when the first of these rows are wanted.
+template <class T> void fetch_next(const Gemm<T>& g, const Cut<T>& cut, Range cols, Range depth, index j) {
+  const index n = cols.size(), k = depth.size();
+  const index height = larger(cut.panel, k / cut.panel * cut.panel);
+  index next = g.b_transposed ? (j / height + 1) * height : j + kPanelsAhead * cut.panel, row = depth.first;
+  if (next >= n) next = g.b_transposed ? 0 : next - n, row = depth.last;
+  const index strip = g.b_transposed ? j % height / cut.panel * kStrip<T> : 0;
+  if (row >= g.k || next >= n || strip >= k) return;
+  const index column = cols.first + next, stride = g.ldb * index(sizeof(T));
+  const T* const at = g.b_transposed ? g.b + column * g.ldb + row + strip : g.b + row * g.ldb + column;
+  cut.ahead->strip = {reinterpret_cast<const char*>(at), g.b_transposed ? smaller(height, n - next) : k,
+                      stride};
+}
+
+// to = from + A * B for some rows and columns of C and a block of k; first is where the k begins of which B is kept.
+template <class T>
+void multiply(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>& cut, Range rows, Range cols,
+              Range depth, index first, const T* from, index ldf, T* to, index ldt) {
+  const index m = rows.size(), n = cols.size(), k = depth.size();
+  const index b_row = g.b_transposed ? 1 : g.ldb, b_column = g.b_transposed ? g.ldb : 1;
+  const T* a = g.a + rows.first * g.ras + depth.first * g.kas;
+  index ras = g.ras, kas = g.kas;
+  if (cut.a_packed && kas == 1) {
+    kernels.copy(m, k, a, ras, cut.a, spread<T>(k));
+    a = cut.a, ras = spread<T>(k);
+  } else if (cut.a_packed) {
+    kernels.transpose(k, m, a, kas, cut.a, spread<T>(k));
+    a = cut.a, ras = spread<T>(k), kas = 1;
+  }
+  // Packed just before the first use: the panel is then in L1. With one block of A it is the last use.
+  T* const packed = cut.b + (cut.height < g.m ? (depth.first - first) * whole(n, cut.panel) : 0);
+  const index next = cut.height < g.m ? k : 0;
+  for (index j = 0; j < n; j += cut.panel) {
+    const index width = smaller(n - j, cut.panel);
+    const T* b = g.b + depth.first * b_row + (cols.first + j) * b_column;
+    index ldb = g.ldb;
+    if (cut.b_packed) {
+      T* const panel = packed + j * next;
+      if (rows.first == 0) pack_panel(kernels, g, width, k, b, panel, cut.panel);
+      b = panel, ldb = cut.panel;
+    }
+    if (cut.fetches && rows.first == 0) fetch_next(g, cut, cols, depth, j);
+    kernels.gemm(m, width, k, a, ras, kas, b, ldb, from ? from + j : nullptr, ldf, to + j, ldt, cut.ahead);
+  }
+}
+
+// Some rows and columns of C, over so much of k as lies between two visits to it.
+template <class T>
+void advance(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>& cut, Range rows, Range cols,
+             Range length) {
+  T* const c = g.c + rows.first * g.ldc + cols.first;
+  const index ldc = spread<T>(cols.size());
+  index p = length.first;
+  do {
+    const index end = cut.linked ? smaller(p + g.chain, length.last) : length.last;
+    const bool more = g.accumulate || p > 0;  // than this chain
+    const T* from = more && !cut.linked ? c : nullptr;
+    index ldf = g.ldc;
+    do {  // once even when k is 0, to write the zeros
+      const Range depth{p, smaller(p + cut.depth, end)};
+      const bool stays = depth.last < end || (more && cut.linked);
+      T* const to = stays ? cut.carried : c;
+      multiply(kernels, g, cut, rows, cols, depth, length.first, from, ldf, to, stays ? ldc : g.ldc);
+      from = to, ldf = ldc;
+      p = depth.last;
+    } while (p < end);
+    if (more && cut.linked) kernels.add(rows.size(), cols.size(), c, g.ldc, cut.carried, ldc, c, g.ldc);
+  } while (p < length.last);
+}
+
+template <class T>
+void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
+  Cut<T> cut = cut_of(kernels, g, scratch);
+  kernels::AheadQueue own{};
+  if (cut.fetches && !cut.ahead) cut.ahead = &own;
+  if (g.k <= kShallow && g.n > kPanel<T> && !cut.linked && !cut.a_packed &&
+      (g.b_transposed || !cut.b_packed)) {
+    shallow(kernels, g, scratch);
+    return;
+  }
+  for (index j = 0; j < g.n; j += cut.columns) {
+    const Range cols{j, smaller(j + cut.columns, g.n)};
+    index p = 0;
+    do {
+      const Range length{p, smaller(p + cut.length, g.k)};
+      for (index i = 0; i < g.m; i += cut.height)
+        advance(kernels, g, cut, Range{i, smaller(i + cut.height, g.m)}, cols, length);
+      p = length.last;
+    } while (p < g.k);
+  }
+}
+
+}  // namespace
+}  // namespace gv::ops
