@@ -69,23 +69,24 @@ template <class T> bool pack_a(const Gemm<T>& g) {
   return (g.ras * index(sizeof(T)) % 4096 == 0 && g.n >= 16 * kPanel<T>) || (g.fresh && g.n >= 2 * kPanel<T>);
 }
 
-// B is packed where its vectors would lie on two lines each, unless they are few, and where its rows lie so
-// far apart that they crowd few sets of the caches; it takes many rows of A to win back the copy. The bounds
-// are measured ones.
-template <class T> bool pack_b(const Gemm<T>& g) {
+// B is packed where its vectors would lie on two lines each, unless they are few, and where it does not stay in L2
+// until the next rows of A come; it takes many rows of A to win back the copy. A tile that is narrower than a
+// cached panel comes back to it and likes it packed from fewer rows on. The bounds are measured ones.
+template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
   if (g.b_transposed) return true;
   const bool whole_lines =
       (reinterpret_cast<std::uintptr_t>(g.b) | std::uintptr_t(g.ldb * index(sizeof(T)))) % 64 == 0;
   if (g.m <= kFewRows) return false;
   if (!whole_lines && g.m > 96 && g.k > (g.n % kPanel<T> == 0 ? 48 : 160)) return true;
+  if (whole_lines && kernels.panel == kPanel<T>) return g.m > kRows<T> && g.n * g.k * index(sizeof(T)) > 512 * 1024;
   return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
 }
 
-// Longest block of k. A panel of B that is packed should still be in L1 when its first rows are used. A large B
-// that is not packed goes by blocks of few rows, which memory gives in long stretches; a column panel of all its
-// rows would be a walk from page to page.
+// Longest block of k. A panel of B should still be in L1 when its first rows are used again. A large B for few rows
+// goes by blocks of few of its own, which memory gives in long stretches; a column panel of all its rows would be a
+// walk from page to page.
 template <class T> index deepest(const Gemm<T>& g, index panel, bool b_packed) {
-  if (b_packed) {
+  if (b_packed || g.m > kFewRows) {
     const index deep = kPanelBytes / (panel * index(sizeof(T)));
     return smaller(kDepth<T>, g.m <= kLine<T> ? deep / 2 : deep);
   }
@@ -134,7 +135,7 @@ template <class T> struct Cut {
 
 template <class T> Cut<T> cut_of(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   Cut<T> cut;
-  cut.a_packed = pack_a(g), cut.b_packed = pack_b(g), cut.linked = linked(g);
+  cut.a_packed = pack_a(g), cut.b_packed = pack_b(kernels, g), cut.linked = linked(g);
   const index bytes = g.n * g.k * index(sizeof(T));
   cut.ahead = g.ahead;
   cut.fetches = g.ahead ? bytes > kNear : bytes > kFar && !cut.b_packed && g.m <= kFewRows;
