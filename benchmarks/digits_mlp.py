@@ -29,7 +29,7 @@ Array = NDArray[Any]
 
 SIZES = (784, 100, 100, 10)
 BATCH, RATE, MOMENTUM = 200, 0.01, 0.9
-CHECKED = 20  # batches whose losses are compared before the clock starts
+CHECKED = 10  # batches whose losses are compared before the clock starts
 
 
 def data(folder: str | Path) -> tuple[Array, NDArray[np.int64]]:

@@ -31,7 +31,9 @@ FUNCTIONS = {
     "sklearn": "benchmarks.peers.mnist_epoch:sklearn",
 }
 ROWS = 60_000
-_TOLERANCE = 1e-4  # of a loss after twenty updates
+# Of a loss after ten updates: a unit that rounding alone puts on one side of zero moves one by 2e-4,
+# momentum 0.8 instead of 0.9 by 1e-2.
+_TOLERANCE = 1e-3
 
 
 def write_data(folder: Path, rows: int) -> str:
