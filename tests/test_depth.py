@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import gvcore as gv
-from gvcore import nn
+from gvcore import _core, nn
 
 
 def residual(depth: int, width: int) -> nn.Sequential:
@@ -124,6 +124,21 @@ def test_activations_kept_for_the_backward_pass(
     shallow, deep = (arena_bytes(build(d, width).astype(dtype), rows, stored=stored) for d in depths)
     tensor = rows * width * np.dtype(dtype).itemsize
     assert 0 < (deep - shallow) / (depths[1] - depths[0]) / tensor / norms <= 1.05 * kept
+
+
+@pytest.mark.parametrize(("panels", "beside"), [("rows", 2), ("columns", 3)])
+def test_backward_takes_the_memory_of_what_it_is_done_with(panels: str, beside: int) -> None:
+    """Beside what is kept it needs the gradients on both sides of a block, by columns one more.
+
+    The gradient behind a batch norm takes the place of its input. Half a tensor is for the rest.
+    """
+    width, rows, depth = 256, 2048, 4
+    _core.set_panels(panels)
+    try:
+        tensors = arena_bytes(residual(depth, width), rows) / (rows * width * 4)
+    finally:
+        _core.set_panels("automatic")
+    assert 2 * depth < tensors < 2 * depth + beside + 0.5
 
 
 @pytest.mark.parametrize("build", [residual, plain, preactivation])

@@ -121,7 +121,7 @@ template <class T> struct Kernels {
   void (*bn_backward_coefficients)(index cols, index count, const double* sum_dy, const double* sum_dyx,
                                    const T* shift, const T* rstd, const T* gamma, T* dgamma, T* dbeta, T* c1,
                                    T* c2, T* c3);
-  // dx = fma(c1, g, fma(c2, x - m, c3)), g as in bn_backward_sums. dx may be dy.
+  // dx = fma(c1, g, fma(c2, x - m, c3)), g as in bn_backward_sums. dx may be dy or x.
   void (*bn_backward_apply)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
                             const T* m, const T* a, const T* c, bool relu, const T* c1, const T* c2,
                             const T* c3, T* dx, index lddx);

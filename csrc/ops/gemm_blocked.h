@@ -78,7 +78,8 @@ template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>
       (reinterpret_cast<std::uintptr_t>(g.b) | std::uintptr_t(g.ldb * index(sizeof(T)))) % 64 == 0;
   if (g.m <= kFewRows) return false;
   if (!whole_lines && g.m > 96 && g.k > (g.n % kPanel<T> == 0 ? 48 : 160)) return true;
-  if (whole_lines && kernels.panel == kPanel<T>) return g.m > kRows<T> && g.n * g.k * index(sizeof(T)) > 512 * 1024;
+  if (whole_lines && kernels.panel == kPanel<T>)
+    return g.m > kRows<T> && g.n * g.k * index(sizeof(T)) > 512 * 1024;
   return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
 }
 

@@ -126,17 +126,21 @@ template <class T> void merge_overwrites(Program<T>& program) {
       u.local &= a.local(by_rows);
     }
     if (!panel) return;
-    const auto [out, in] = panel->overwrites();
-    if (out < 0 || in < 0) return;
-    Tensor &to = tensors[std::size_t(out)], &from = tensors[std::size_t(in)];
-    const Use& u = uses[std::size_t(from.storage)];
-    if (to.place != Place::arena || from.place != Place::arena || to.storage != out) return;
-    if (to.per_sample != from.per_sample || to.fixed != from.fixed || to.element_bytes != from.element_bytes)
-      return;
-    if (last_use[std::size_t(in)] != n || !u.local || u.phase_before >= program.phases[i]) return;
-    Tensor& root = tensors[std::size_t(from.storage)];
-    root.last_phase = std::max(root.last_phase, to.last_phase);
-    to.storage = from.storage;
+    const auto overwrite = panel->overwrites();
+    if (overwrite.output < 0) return;
+    for (const TensorId in : {overwrite.input, overwrite.other}) {
+      if (in < 0) continue;
+      Tensor &to = tensors[std::size_t(overwrite.output)], &from = tensors[std::size_t(in)];
+      const Use& u = uses[std::size_t(from.storage)];
+      if (to.place != Place::arena || from.place != Place::arena || to.storage != overwrite.output) continue;
+      if (to.per_sample != from.per_sample || to.fixed != from.fixed ||
+          to.element_bytes != from.element_bytes)
+        continue;
+      if (last_use[std::size_t(in)] != n || !u.local || u.phase_before >= program.phases[i]) continue;
+      Tensor& root = tensors[std::size_t(from.storage)];
+      root.last_phase = std::max(root.last_phase, to.last_phase);
+      to.storage = from.storage;
+    }
   });
 }
 

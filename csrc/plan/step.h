@@ -97,11 +97,11 @@ template <class T> class PanelStep : public Accesses {
   virtual double nanoseconds(index batch) const {  // one pass over the activations in cache
     return double(multiplicity * batch) * double(columns) * 0.06;
   }
-  // The input whose memory the output may take if nobody needs it afterwards; {-1, -1} if none.
+  // The inputs of which the output may take the memory of one that nobody needs afterwards; -1: none.
   struct Overwrite {
-    TensorId output, input;
+    TensorId output = -1, input = -1, other = -1;
   };
-  virtual Overwrite overwrites() const { return {-1, -1}; }
+  virtual Overwrite overwrites() const { return {}; }
 };
 
 // A chain of panel steps with the same rows and, unless it goes by rows, the same columns. Panels go to
