@@ -26,6 +26,7 @@ from functional_cases import (
     tiny,
     wrong_kind,
 )
+from gvcore import _core
 
 isa = on_every_isa
 
@@ -68,7 +69,8 @@ def test_matmul_sizes_together(isa, dtype):
 # Around the blocks of csrc/ops/gemm_blocked.h: 12 rows of a product of k <= 32, 70 rows of doubles or 140 of
 # floats, 256 or 512 of k, 64 panels of 128 bytes, 32 where more than 48 rows are carried from one block of
 # k to the next, and 1,024 of k between two visits to the result; from 8 panels on an operand that lies by
-# columns is packed, from 16 one whose rows are a multiple of 4 KiB apart.
+# columns is packed, from 16 one whose rows are a multiple of 4 KiB apart; a B on whole lines only where it
+# is larger than 512 KB and A than a block.
 BLOCKS = [
     (12, 65, 32),
     (13, 300, 31),
@@ -86,6 +88,8 @@ BLOCKS = [
     (60, 1030, 300),
     (150, 40, 1100),
     (71, 520, 2060),
+    (100, 512, 300),
+    (150, 528, 513),
 ]
 
 
@@ -135,10 +139,12 @@ def test_matmul_around_the_edges_of_blocks(isa, dtype, m, n, k):
     plain = F.matmul(a, b)
     by_columns = [np.asfortranarray(x) for x in (a, b)]
     straddling = [np.zeros(x.size + 1, dtype)[1:].reshape(x.shape) for x in (a, b)]
-    for copy, x in zip(straddling, (a, b), strict=True):
-        copy[...] = x
-    for left in (a, by_columns[0], straddling[0]):
-        for right in (b, by_columns[1], straddling[1]):
+    on_lines = [_core.zeros(x.size, np.dtype(dtype)).reshape(x.shape) for x in (a, b)]
+    for copies in (straddling, on_lines):
+        for copy, x in zip(copies, (a, b), strict=True):
+            copy[...] = x
+    for left in (a, by_columns[0], straddling[0], on_lines[0]):
+        for right in (b, by_columns[1], straddling[1], on_lines[1]):
             np.testing.assert_array_equal(F.matmul(left, right), plain)
 
 

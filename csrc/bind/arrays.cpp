@@ -1,6 +1,8 @@
 // arrays.cpp — see arrays.h.
 #include "arrays.h"
 
+#include <memory>
+
 #include "../base/memory.h"
 
 namespace gv::bind {

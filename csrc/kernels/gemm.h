@@ -35,7 +35,7 @@ template <class P> inline P after(P row, index ld) {
 
 // Lines to fetch, so many at every step of the loop, `step` bytes on from one step to the next; 0 to fetch the same
 // ones again and again.
-constexpr int kLinesAStep = 2;
+constexpr int kLinesAStep = kStripBytes / kLineBytes;
 struct Fetch {
   const char* at;
   index step;

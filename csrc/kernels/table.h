@@ -27,12 +27,13 @@ struct AdamParams {
   bool decoupled;
 };
 
+constexpr index kLineBytes = 64;
+constexpr index kShortAhead = 24;  // lines: as much as a processor waits for at a time
+
 // Memory that will be wanted soon, in stretches of cache lines. A product has load slots to spare: each step of
 // its loop fetches two lines that will be read into the second-level cache, and before each tile it fetches
 // stretches that are short, and takes a few lines that will be written from the processors that hold them. What
 // was taken is gone.
-constexpr index kLineBytes = 64;
-constexpr index kShortAhead = 24;  // lines: as much as a processor waits for at a time
 struct Ahead {
   const char* at;
   index lines;
@@ -41,7 +42,7 @@ struct AheadList {
   const Ahead *next, *last;
   index done;  // lines of *next that were taken
 };
-constexpr index kStripBytes = 2 * kLineBytes;
+constexpr index kStripBytes = 2 * kLineBytes;  // what a step of a product's loop fetches
 struct AheadStrip {  // so many bytes of each of some rows, `stride` bytes apart
   const char* at;
   index rows, stride;

@@ -11,7 +11,8 @@
 namespace gv::ops {
 namespace {
 
-template <class T> constexpr index kLine = 64 / index(sizeof(T));  // elements of a cache line
+template <class T> constexpr index kLine =
+    kernels::kLineBytes / index(sizeof(T));  // elements of a cache line
 // Columns of the widest panel of B. That of every instruction set divides it.
 template <class T> constexpr index kPanel = 128 / index(sizeof(T));
 template <class T> constexpr index kDepth = 2048 / index(sizeof(T));  // longest block of k

@@ -126,17 +126,17 @@ template <class T> void merge_overwrites(Program<T>& program) {
       u.local &= a.local(by_rows);
     }
     if (!panel) return;
-    const auto overwrite = panel->overwrites();
-    if (overwrite.output < 0) return;
-    for (const TensorId in : {overwrite.input, overwrite.other}) {
-      if (in < 0) continue;
-      Tensor &to = tensors[std::size_t(overwrite.output)], &from = tensors[std::size_t(in)];
+    const auto [out, inputs] = panel->overwrites();
+    if (out < 0 || tensors[std::size_t(out)].place != Place::arena) return;
+    Tensor& to = tensors[std::size_t(out)];
+    for (const TensorId in : inputs) {
+      if (in < 0 || to.storage != out) continue;
+      const Tensor& from = tensors[std::size_t(in)];
       const Use& u = uses[std::size_t(from.storage)];
-      if (to.place != Place::arena || from.place != Place::arena || to.storage != overwrite.output) continue;
-      if (to.per_sample != from.per_sample || to.fixed != from.fixed ||
-          to.element_bytes != from.element_bytes)
-        continue;
-      if (last_use[std::size_t(in)] != n || !u.local || u.phase_before >= program.phases[i]) continue;
+      const bool same_size = to.per_sample == from.per_sample && to.fixed == from.fixed &&
+                             to.element_bytes == from.element_bytes;
+      const bool done_with = last_use[std::size_t(in)] == n && u.local && u.phase_before < program.phases[i];
+      if (from.place != Place::arena || !same_size || !done_with) continue;
       Tensor& root = tensors[std::size_t(from.storage)];
       root.last_phase = std::max(root.last_phase, to.last_phase);
       to.storage = from.storage;

@@ -4,6 +4,7 @@
 // why it cannot change a bit. A panel is some columns with all their rows, or, in a plan that goes by rows
 // (a large batch), some rows with all their columns.
 #pragma once
+#include <array>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -99,7 +100,8 @@ template <class T> class PanelStep : public Accesses {
   }
   // The inputs of which the output may take the memory of one that nobody needs afterwards; -1: none.
   struct Overwrite {
-    TensorId output = -1, input = -1, other = -1;
+    TensorId output = -1;
+    std::array<TensorId, 2> inputs{-1, -1};
   };
   virtual Overwrite overwrites() const { return {}; }
 };

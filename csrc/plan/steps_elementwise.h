@@ -24,7 +24,7 @@ template <class T> class Binary final : public PanelStep<T> {
     const auto kernel = kind_ == Arithmetic::add ? k.add : kind_ == Arithmetic::sub ? k.sub : k.mul;
     kernel(rows.size(), cols.size(), x_.get() + at, ld, z_.get() + at, ld, y_.get() + at, ld);
   }
-  typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, z_.id}; }
+  typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, {z_.id, -1}}; }
 
  private:
   const Arithmetic kind_;
@@ -43,7 +43,7 @@ template <class T> class Affine final : public PanelStep<T> {
     const index ld = this->columns, at = rows.first * ld + cols.first;
     c.kernels->affine(rows.size(), cols.size(), x_.get() + at, ld, scale_, shift_, y_.get() + at, ld);
   }
-  typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, x_.id}; }
+  typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, {x_.id, -1}}; }
 
  private:
   const T scale_, shift_;
@@ -81,7 +81,7 @@ template <class T> class ActivationForward final : public PanelStep<T> {
     const index ld = this->columns, at = rows.first * ld + cols.first;
     c.kernels->activation(kind_, params_, rows.size(), cols.size(), x_.get() + at, ld, y_.get() + at, ld);
   }
-  typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, x_.id}; }
+  typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, {x_.id, -1}}; }
 
  private:
   const Activation kind_;
@@ -104,7 +104,7 @@ template <class T> class ActivationBackward final : public PanelStep<T> {
     c.kernels->activation_backward(kind_, params_, rows.size(), cols.size(), dy_.get() + at, ld,
                                    x_.get() + at, ld, dx_.get() + at, ld);
   }
-  typename PanelStep<T>::Overwrite overwrites() const override { return {dx_.id, dy_.id}; }
+  typename PanelStep<T>::Overwrite overwrites() const override { return {dx_.id, {dy_.id, -1}}; }
 
  private:
   const Activation kind_;
@@ -128,7 +128,7 @@ template <class T> class Dropout final : public PanelStep<T> {
     }
   }
   double nanoseconds(index batch) const override { return 10 * PanelStep<T>::nanoseconds(batch); }
-  typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, x_.id}; }
+  typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, {x_.id, -1}}; }
 
  private:
   const double p_;

@@ -56,7 +56,7 @@ template <class T> class LoadInput final : public Instruction<T> {
   double nanoseconds(index batch) const override { return double(batch) * double(elements_) * 0.2; }
 
  private:
-  static constexpr index kAheadBytes = 2048, kFetchBytes = 512, kLine = 64;
+  static constexpr index kAheadBytes = 2048, kFetchBytes = 512, kLine = kernels::kLineBytes;
 
   static void fetch(const char* row, index bytes) {
     for (index at = 0; at < std::min(bytes, kFetchBytes); at += kLine) __builtin_prefetch(row + at);

@@ -85,7 +85,7 @@ template <class T> class ProductGradient final : public Instruction<T> {
 
   // Dealt so that the larger operand is read in parts: by columns where the gradient is wider than high.
   void run(const Context<T>& c, const Worker& w) const noexcept override {
-    constexpr index kLine = 64 / index(sizeof(T));
+    constexpr index kLine = kernels::kLineBytes / index(sizeof(T));
     const bool by_columns = columns_ > rows_ && columns_ >= kLine * w.team;
     const Range cols = by_columns ? share(columns_, kLine, w.id, w.team) : Range{0, columns_};
     const Range mine = by_columns ? Range{0, rows_} : share(rows_, 1, w.id, w.team);

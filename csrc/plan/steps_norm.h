@@ -80,7 +80,7 @@ template <class T> class BatchNorm final : public PanelStep<T> {
   double nanoseconds(index batch) const override {
     return 3 * PanelStep<T>::nanoseconds(batch) + double(this->columns);
   }
-  typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, x_.id}; }
+  typename PanelStep<T>::Overwrite overwrites() const override { return {y_.id, {x_.id, -1}}; }
 
  private:
   const double eps_;
@@ -176,7 +176,7 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
   double nanoseconds(index batch) const override {
     return 3 * PanelStep<T>::nanoseconds(batch) + double(this->columns);
   }
-  typename PanelStep<T>::Overwrite overwrites() const override { return {dx_.id, dy_.id, x_.id}; }
+  typename PanelStep<T>::Overwrite overwrites() const override { return {dx_.id, {dy_.id, x_.id}}; }
 
  private:
   const bool relu_, fixed_;

@@ -191,7 +191,7 @@ template <class T> class BatchNormGradientApply final : public PanelStep<T> {
     c.kernels->bn_backward_apply(rows.size(), cols.size(), dy_.get() + at, ld, x_.get() + at, ld, s.m + j,
                                  s.a + j, s.c + j, relu_, c1, c1 + ld, c1 + 2 * ld, dx_.get() + at, ld);
   }
-  typename PanelStep<T>::Overwrite overwrites() const override { return {dx_.id, dy_.id, x_.id}; }
+  typename PanelStep<T>::Overwrite overwrites() const override { return {dx_.id, {dy_.id, x_.id}}; }
 
  private:
   const bool relu_;
