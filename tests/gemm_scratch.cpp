@@ -8,6 +8,7 @@
 #include <random>
 #include <vector>
 
+#include "base/caches.h"
 #include "kernels/axpys.h"
 #include "kernels/dots.h"
 #include "kernels/elementwise.h"
@@ -88,4 +89,7 @@ template <class T> int check(int products, unsigned seed) {
 
 }  // namespace
 
-int main() { return check<float>(5000, 1) | check<double>(5000, 2); }
+int main() {
+  gv::find_caches();
+  return check<float>(5000, 1) | check<double>(5000, 2);
+}

@@ -12,7 +12,8 @@ import pytest
 TESTS = Path(__file__).parent
 
 
-def test_a_product_keeps_to_its_scratch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("caches", ["32,1024", "48,2048", "16,64"])
+def test_a_product_keeps_to_its_scratch(tmp_path: Path, caches: str) -> None:
     compiler = next(
         filter(None, map(shutil.which, (os.environ.get("CXX", "c++"), "c++", "g++", "clang++"))), None
     )
@@ -21,8 +22,12 @@ def test_a_product_keeps_to_its_scratch(tmp_path: Path) -> None:
     csrc = TESTS.parent / "csrc"
     program = tmp_path / "gemm_scratch"
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", f"-I{csrc}"]
-    sources = [str(TESTS / "gemm_scratch.cpp"), str(csrc / "ops" / "gemm.cpp")]
+    sources = [
+        str(TESTS / "gemm_scratch.cpp"),
+        *(str(csrc / name) for name in ("ops/gemm.cpp", "base/caches.cpp")),
+    ]
     built = subprocess.run([compiler, *flags, *sources, "-o", str(program)], capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    result = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
+    env = {**os.environ, "GVCORE_CACHES": caches}
+    result = subprocess.run([str(program)], capture_output=True, text=True, timeout=120, env=env)
     assert result.returncode == 0, f"exit status {result.returncode}: {result.stdout}"

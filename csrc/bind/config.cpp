@@ -4,6 +4,7 @@
 
 #include <stdexcept>
 
+#include "../base/caches.h"
 #include "../base/parallel.h"
 #include "../ops/isa.h"
 #include "../ops/peak.h"
@@ -35,6 +36,8 @@ void register_config(py::module_& m) {
 #else
   m.attr("compiler") = "unknown";
 #endif
+  gv::find_caches();
+  m.attr("caches") = py::make_tuple(gv::caches().first, gv::caches().second);
   m.def("available_isas", &gv::ops::available_isas);
   m.def("active_isa", [] { return std::string(gv::ops::active_table().name); });
   m.def("set_isa", &gv::ops::set_isa);

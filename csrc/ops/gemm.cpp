@@ -104,9 +104,9 @@ template <class T> index gemm_scratch(const Gemm<T>& g) {
     const auto kept = [&](index k, index columns) {
       return smaller(g.k, k) * whole(smaller(n, columns), kPanel<T>);
     };
-    index b = smaller(g.k, kDepth<T>) * kPanel<T>;
-    if (m > kRows<T>)
-      b = larger(kept(kDepth<T>, most_columns<T>(m, false)), kept(longest(g), most_columns<T>(m, true)));
+    index b = smaller(g.k, kLong) * kPanel<T>;
+    if (m > highest<T>(smaller(g.k, kLong)))
+      b = larger(kept(kLong, most_columns<T>(m, false)), kept(longest(g), most_columns<T>(m, true)));
     const index all_of_b = smaller(g.k, kShallow) * spread<T>(smaller(n, most_columns<T>(m, false)));
     return larger(all_of_b, carried_size<T>(m, n) + packed_a_size<T>(m, g.k) + b);
   };

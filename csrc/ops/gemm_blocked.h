@@ -6,6 +6,7 @@
 #pragma once
 #include <cstdint>
 
+#include "../base/caches.h"
 #include "gemm.h"
 
 namespace gv::ops {
@@ -15,10 +16,14 @@ template <class T> constexpr index kLine =
     kernels::kLineBytes / index(sizeof(T));  // elements of a cache line
 // Columns of the widest panel of B. That of every instruction set divides it.
 template <class T> constexpr index kPanel = 128 / index(sizeof(T));
-template <class T> constexpr index kDepth = 2048 / index(sizeof(T));  // longest block of k
-constexpr index kPanelBytes = 32 << 10;  // of a panel of B that is packed: as much as an L1
-// Most rows of A in a block, a part of L2: of floats ten of the tallest tiles.
+template <class T> constexpr index kDepth =
+    2048 / index(sizeof(T));  // longest block of k of a B that lies as it is
+constexpr index kPanelBytes = 32 << 10;  // of a panel of B that stays in an L1
+constexpr index kRoomy = 48 << 10;  // of so many bytes
+constexpr index kTall = 14;  // rows of the tallest tile
+// Most rows of A in a block, of floats ten of the tallest tiles; and how many such blocks L2 could hold.
 template <class T> constexpr index kRows = 560 / index(sizeof(T));
+constexpr index kBlocksInL2 = 6;
 constexpr index kShallow = 32, kLow = 12;  // a product of so small k goes by so few rows
 constexpr index kFewRows = 48;  // so few rows do not win back a copy of B
 // Most panels in a block of C, of which A is packed once. A block of more than few rows that is carried has fewer:
@@ -58,7 +63,7 @@ template <class T> index carried_size(index m, index n) {
                 smaller(m, kRows<T>) * spread<T>(smaller(n, most_columns<T>(m, true))));
 }
 template <class T> index packed_a_size(index m, index k) {
-  return smaller(m, kRows<T>) * spread<T>(smaller(k, kDepth<T>));
+  return smaller(m, kRows<T>) * spread<T>(smaller(k, kLong));
 }
 
 // A is packed row by row where that pays: where its rows share the sets of L1 (a multiple of 4 KiB apart),
@@ -84,17 +89,24 @@ template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>
   return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
 }
 
-// Longest block of k. A panel of B should still be in L1 when its first rows are used again. A large B for few rows
-// goes by blocks of few of its own, which memory gives in long stretches; a column panel of all its rows would be a
-// walk from page to page.
+// Longest block of k. Every tile reads a panel of B again. Where L1 has room for a panel beside a tile's rows of A,
+// the panel is cut to stay there. Where it has not, tiles are fed from L2 in any case, which keeps up with them: then
+// a shorter block only costs visits to C. A large B for few rows goes by blocks of few of its own, which memory gives
+// in long stretches; a column panel of all its rows would be a walk from page to page.
 template <class T> index deepest(const Gemm<T>& g, index panel, bool b_packed) {
-  if (b_packed || g.m > kFewRows) {
-    const index deep = kPanelBytes / (panel * index(sizeof(T)));
-    return smaller(kDepth<T>, g.m <= kLine<T> ? deep / 2 : deep);
-  }
+  const index near = kPanelBytes / (panel * index(sizeof(T)));
+  if (b_packed && g.m <= kLine<T>) return smaller(kDepth<T>, near / 2);
+  if (b_packed && caches().first < kRoomy) return kLong;
+  if (b_packed || g.m > kFewRows) return smaller(kDepth<T>, near);
   const index row = g.n * index(sizeof(T));
   if (row * g.k < 8 * kStream) return kDepth<T>;
   return smaller(kDepth<T>, kStream / row < kShallow ? kShallow : kStream / row);
+}
+
+// Most rows of a block of A that is so deep.
+template <class T> index highest(index depth) {
+  const index fit = caches().second / kBlocksInL2 / (larger(depth, 1) * index(sizeof(T)));
+  return smaller(kRows<T>, larger(kTall, fit));
 }
 
 // One panel of B, k x cols.
@@ -138,14 +150,16 @@ template <class T> struct Cut {
 template <class T> Cut<T> cut_of(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   Cut<T> cut;
   cut.a_packed = pack_a(g), cut.b_packed = pack_b(kernels, g), cut.linked = linked(g);
-  const index bytes = g.n * g.k * index(sizeof(T));
   cut.ahead = g.ahead;
-  cut.fetches = g.ahead ? bytes > kNear : bytes > kFar && !cut.b_packed && g.m <= kFewRows;
+  cut.fetches = g.n * g.k * index(sizeof(T)) > (g.ahead || cut.b_packed ? kNear : kFar);
   cut.panel = cut.b_packed ? kernels.panel : kPanel<T>;
-  cut.height = balanced(g.m, kRows<T>);
+  index length = g.k;
+  if (cut.linked) length = smaller(g.k, g.chain);
+  else if (cut.b_packed) length = balanced(g.k, kLong);
+  cut.depth = balanced(length, deepest(g, cut.panel, cut.b_packed));
+  cut.height = balanced(g.m, highest<T>(cut.depth));
   cut.length = g.k;
-  if (cut.b_packed && cut.height < g.m) cut.length = cut.linked ? longest(g) : balanced(g.k, kLong);
-  cut.depth = balanced(cut.linked ? smaller(g.k, g.chain) : cut.length, deepest(g, cut.panel, cut.b_packed));
+  if (cut.b_packed && cut.height < g.m) cut.length = cut.linked ? longest(g) : length;
   const bool carries = cut.linked || g.k > cut.depth;
   cut.columns = most_columns<T>(g.m, carries);
   cut.carried = scratch;
@@ -168,6 +182,13 @@ template <class T> void fetch_next(const Gemm<T>& g, const Cut<T>& cut, Range co
   const T* const at = g.b_transposed ? g.b + column * g.ldb + row + strip : g.b + row * g.ldb + column;
   cut.ahead->strip = {reinterpret_cast<const char*>(at), g.b_transposed ? smaller(height, n - next) : k,
                       stride};
+}
+
+// The same of a B that was packed for earlier rows: its next panel.
+template <class T> void fetch_packed(const Cut<T>& cut, const T* panel, index k) {
+  const index bytes = k * cut.panel * index(sizeof(T));
+  cut.ahead->strip = {reinterpret_cast<const char*>(panel) + bytes, bytes / kernels::kStripBytes,
+                      kernels::kStripBytes};
 }
 
 // to = from + A * B for some rows and columns of C and a block of k; first is where the k begins of which B is kept.
@@ -195,6 +216,7 @@ void multiply(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>
     if (cut.b_packed) {
       T* const panel = packed + j * next;
       if (rows.first == 0) pack_panel(kernels, g, width, k, b, panel, cut.panel);
+      else if (cut.fetches && j + width < n) fetch_packed(cut, panel, k);
       b = panel, ldb = cut.panel;
     }
     if (cut.fetches && rows.first == 0) fetch_next(g, cut, cols, depth, j);

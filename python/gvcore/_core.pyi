@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 __version__: str
 compiler: str
+caches: tuple[int, int]
 
 # The kernels behind gvcore.functional, which documents and types them.
 functional: Any
