@@ -1,4 +1,4 @@
-"""How products are cut follows the caches of the processor; what they give does not."""
+"""How memory is walked follows the caches of the processor; what is computed does not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 # L1 with and without room for a panel of B, and an L2 that holds a tile's rows of A at most.
 CACHES = ["32,1024", "48,2048", "16,64"]
 
-# Products cut in rows, columns and k, every way round; and a step whose products are as large.
+# Products cut in rows, columns and k, every way round; norms of short rows and long ones, in cache and from
+# memory; and a step whose products are as large.
 RESULTS = """
 import hashlib
 import numpy as np
@@ -29,8 +30,16 @@ for isa in gv.available_isas():
                 for left in (a, np.asfortranarray(a)):
                     for right in (b, np.asfortranarray(b)):
                         digest.update(F.matmul(left, right))
-    rng = np.random.default_rng(1)
-    model = nn.Sequential(nn.Linear(530, 260), nn.BatchNorm(260), nn.ReLU(), nn.Linear(260, 5)).reset_parameters(1)
+    for columns in [3, 17, 160, 161, 300, 320, 321, 512, 513]:
+        rows = 260 + 90_000 // columns
+        for dtype in (np.float32, np.float64):
+            x, dy = rng.standard_normal((2, rows, columns)).astype(dtype)
+            with gv.isa(isa):
+                y, mean, rstd = F.batch_norm(x, None, None)
+                for result in (y, mean, rstd, *F.batch_norm_backward(dy, x, mean, rstd, None)):
+                    digest.update(result)
+    model = nn.Sequential(nn.Linear(530, 260), nn.BatchNorm(260), nn.ReLU(), nn.Linear(260, 5))
+    model.reset_parameters(1)
     with gv.isa(isa):
         step = gv.TrainStep(model, nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.1, momentum=0.9))
         x, y = rng.standard_normal((300, 530)).astype(np.float32), rng.integers(0, 5, 300)
@@ -74,5 +83,6 @@ def test_gvcore_caches_that_cannot_be_read(caches: str) -> None:
     result = run("import gvcore", caches)
     assert result.returncode == 1
     assert result.stderr.strip().splitlines()[-1] == (
-        "ImportError: [caches] expected GVCORE_CACHES to be the KiB of L1 and L2, such as 32,1024, got " + caches
+        "ImportError: [caches] expected GVCORE_CACHES to be the KiB of L1 and L2, such as 32,1024, got "
+        + caches
     )

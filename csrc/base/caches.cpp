@@ -27,8 +27,9 @@ void find_caches() {
   int first = 0, second = 0;
   char more = 0;
   if (std::sscanf(text, "%d,%d%c", &first, &second, &more) != 2 || first < 1 || second < 1)
-    throw std::invalid_argument("[caches] expected GVCORE_CACHES to be the KiB of L1 and L2, such as 32,1024, got " +
-                                std::string(text));
+    throw std::invalid_argument(
+        "[caches] expected GVCORE_CACHES to be the KiB of L1 and L2, such as 32,1024, got " +
+        std::string(text));
   found = {index(first) << 10, index(second) << 10};
 }
 

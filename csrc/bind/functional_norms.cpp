@@ -178,16 +178,18 @@ py::object batch_norm_inference(const py::object& x_in, const py::object& mean_i
   with_dtype(x.dtype(), [&](auto zero) {
     using T = decltype(zero);
     const auto& k = ops::active_table().of<T>();
-    T *m = nullptr, *a = nullptr, *c = nullptr;
-    Pieces().take(m, f.cols).take(a, f.cols).take(c, f.cols).place();
-    k.bn_inference_coefficients(f.cols, means.as<T>(), vars.as<T>(), eps, scales.as<T>(), shifts.as<T>(), m,
-                                a, c);
+    ops::BatchNormForward<T> g{};
+    g.rows = f.rows, g.cols = f.cols;
+    g.x = x_rows.as<T>(), g.ldx = x_rows.ld;
+    g.y = y_rows.rows.as<T>(), g.ldy = y_rows.rows.ld;
     const Region region(kNanosecondsPerElement * double(f.rows) * double(f.cols));
-    region.run([&](int worker, int workers) {
-      const Range rows = share(f.rows, 1, worker, workers);
-      k.bn_apply(rows.size(), f.cols, x_rows.as<T>() + rows.first * x_rows.ld, x_rows.ld, m, a, c, false,
-                 nullptr, 0, y_rows.rows.as<T>() + rows.first * y_rows.rows.ld, y_rows.rows.ld);
-    });
+    T* repeated = nullptr;
+    Pieces pieces;
+    pieces.take(g.m, g.cols).take(g.a, g.cols).take(g.c, g.cols);
+    pieces.take(repeated, ops::batchnorm_repeated(g.cols, region.workers)).place();
+    k.bn_inference_coefficients(f.cols, means.as<T>(), vars.as<T>(), eps, scales.as<T>(), shifts.as<T>(), g.m,
+                                g.a, g.c);
+    region.run([&](int worker, int workers) { ops::batchnorm_rows_apply(k, g, repeated, worker, workers); });
   });
   y_rows.finish();
   return y.object();

@@ -73,7 +73,7 @@ template <class Body> inline void for_wide_columns(index cols, Body&& body) {
 }
 
 // A group's T vectors into n elements of an array of doubles.
-template <class Group, class T> inline void write_wide(const Group& group, int v, vec<T> value, double* out) {
+template <class T, class Group> inline void write_wide(const Group& group, int v, vec<T> value, double* out) {
   T spilled[lanes<T>()];
   store(spilled, value);
   double* p = out + group.first + v * lanes<T>();
@@ -166,19 +166,41 @@ inline void finish_moments(index n, double count, vec<T> centre, vec<T> sum, vec
   }
 }
 
+// The moments of a group of columns from their distances to a centre; read(r, v) is vector v of row r.
+template <class T, class Group, class Row, class After>
+inline void moments_around(const Group& group, index rows, const vec<T>* centre, Row&& read, After&& after,
+                           double* mean, double* m2) {
+  constexpr int G = Group::vectors;
+  Sums<T> sum[G], squares[G];
+  for_rows(rows, [&](index r, auto partial) {
+    constexpr int p = decltype(partial)::value;
+    for (int v = 0; v < G; ++v) {
+      const vec<T> d = read(r, v) - centre[v];
+      vec<T>& square = squares[v].template at<p>();
+      sum[v].template at<p>() += d;
+      square = fma(d, d, square);
+    }
+    if constexpr (p == kBlockPartials - 1) after();
+  });
+#pragma GCC unroll 4  // else the sums stay in memory
+  for (int v = 0; v < G; ++v) {
+    const index j = group.first + v * lanes<T>();
+    finish_moments<T>(group.n, double(rows), centre[v], sum[v].total(), squares[v].total(), mean + j, m2 + j);
+  }
+}
+
 // From memory the second pass reads a copy, which stays in L1 whatever the distance of the rows of x: where
 // that is a power of two, they push each other out.
 template <class T, class Next>
 inline void moments_as(index rows, index cols, const T* x, index ldx, Next next, double* mean, double* m2) {
-  const double count = double(rows);
-  const vec<T> inverse = set1<T>(T(1.0 / count));
+  const vec<T> inverse = set1<T>(T(1.0 / double(rows)));
   for_column_groups<T, kSumVectors>(cols, [=, &next](auto group) {
     constexpr int G = decltype(group)::vectors;
     constexpr index L = lanes<T>();
     alignas(64) T kept[Next::some ? kRowBlock * G * L : 1];
     Next ahead = next;  // a copy stays in registers
     vec<T> m[G];
-    Sums<T> sum[G], again[G], squares[G];
+    Sums<T> sum[G];
     for (int v = 0; v < G; ++v) m[v] = group.read(x, v);
     for_rows(rows, [&](index r, auto partial) {
       constexpr int p = decltype(partial)::value;
@@ -190,21 +212,10 @@ inline void moments_as(index rows, index cols, const T* x, index ldx, Next next,
       if constexpr (p == kBlockPartials - 1) ahead.template fetch_some<G, 2>();
     });
     for (int v = 0; v < G; ++v) m[v] = fma(sum[v].total(), inverse, m[v]);
-    for_rows(rows, [&](index r, auto partial) {
-      constexpr int p = decltype(partial)::value;
-      for (int v = 0; v < G; ++v) {
-        const vec<T> d = (Next::some ? load(kept + (r * G + v) * L) : group.read(x + r * ldx, v)) - m[v];
-        vec<T>& square = squares[v].template at<p>();
-        again[v].template at<p>() += d;
-        square = fma(d, d, square);
-      }
-      if constexpr (p == kBlockPartials - 1) ahead.template fetch_some<G, 2>();
-    });
-#pragma GCC unroll 4  // else the sums stay in memory
-    for (int v = 0; v < G; ++v) {
-      const index j = group.first + v * L;
-      finish_moments<T>(group.n, count, m[v], again[v].total(), squares[v].total(), mean + j, m2 + j);
-    }
+    const auto read = [&](index r, int v) {
+      return Next::some ? load(kept + (r * G + v) * L) : group.read(x + r * ldx, v);
+    };
+    moments_around<T>(group, rows, m, read, [&] { ahead.template fetch_some<G, 2>(); }, mean, m2);
     next = ahead;
   });
 }
@@ -336,9 +347,9 @@ inline void bn_backward_sums_as(index rows, index cols, const T* dy, index lddy,
     });
 #pragma GCC unroll 4  // else the sums stay in memory
     for (int v = 0; v < G; ++v) {
-      write_wide<decltype(group), T>(group, v, sum[v].total(), sum_dy);
-      write_wide<decltype(group), T>(group, v, products[v].total(), sum_dyx);
-      if constexpr (Distances) write_wide<decltype(group), T>(group, v, distances[v].total(), sum_x);
+      write_wide<T>(group, v, sum[v].total(), sum_dy);
+      write_wide<T>(group, v, products[v].total(), sum_dyx);
+      if constexpr (Distances) write_wide<T>(group, v, distances[v].total(), sum_x);
     }
     next_dy = ahead_dy;
     next_x = ahead_x;

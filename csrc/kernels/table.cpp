@@ -4,6 +4,7 @@
 
 #include "axpys.h"
 #include "batchnorm.h"
+#include "batchnorm_along.h"
 #include "batchnorm_flat.h"
 #include "convert.h"
 #include "dots.h"
@@ -25,6 +26,7 @@ template <class T> constexpr Kernels<T> all() {
   add_dots(k);
   add_axpys(k);
   add_batchnorm(k);
+  add_batchnorm_along(k);
   add_batchnorm_flat(k);
   add_layernorm(k);
   add_elementwise(k);

@@ -52,6 +52,9 @@ struct AheadQueue {
   AheadList read, write;
 };
 
+// The longest rows whose partial sums, 4 for each column or 12, leave room in an L1.
+constexpr index kShortRowBytes = 2048, kShortPairBytes = 1280;
+
 struct PhiloxKey {  // key of Philox4x32-10; the counter is (index / 4, step), word index % 4
   std::uint64_t seed;
   std::uint32_t site;
@@ -126,6 +129,14 @@ template <class T> struct Kernels {
   void (*bn_backward_apply)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
                             const T* m, const T* a, const T* c, bool relu, const T* c1, const T* c2,
                             const T* c3, T* dx, index lddx);
+
+  // ---- batchnorm_along.h: for a block that comes from memory, of rows of at most kShortRowBytes (kShortPairBytes)
+  // bytes. -------------------------------------------------------------------------------------
+  // As moments.
+  void (*moments_along)(index rows, index cols, const T* x, index ldx, double* mean, double* m2);
+  // As bn_backward_sums_and_shift.
+  void (*bn_backward_sums_along)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
+                                 const T* m, double* sum_dy, double* sum_dyx, double* sum_x);
 
   // ---- batchnorm_flat.h: n elements of a matrix without gaps, the first of them in column `first` of
   // cols. A column vector has kOverlap elements more, its first ones again and again. past: y (dx) is

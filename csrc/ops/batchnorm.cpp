@@ -109,17 +109,6 @@ void batchnorm_backward_panel(const kernels::Kernels<T>& k, const BatchNormBackw
   batchnorm_backward_apply_panel(k, args, cols);
 }
 
-template <class T>
-void batchnorm_inference_panel(const kernels::Kernels<T>& k, const BatchNormInference<T>& args,
-                               Range cols) noexcept {
-  const index n = cols.size(), j = cols.first;
-  if (n <= 0) return;
-  k.bn_inference_coefficients(n, args.running_mean + j, args.running_var + j, args.eps, at(args.gamma, j),
-                              at(args.beta, j), args.m + j, args.a + j, args.c + j);
-  k.bn_apply(args.rows, n, args.x + j, args.ldx, args.m + j, args.a + j, args.c + j, false, nullptr, 0,
-             args.y + j, args.ldy);
-}
-
 // The columns that a worker takes at a time, so that a panel that was read stays in L2 until it is
 // read again; one worker's L2 is a megabyte or more on every processor of the last years.
 template <class T, class Panel> void for_panels(index rows, Range cols, int matrices, Panel&& panel) {
@@ -146,27 +135,19 @@ void run(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, double*
   });
 }
 
-template <class T>
-void run(const kernels::Kernels<T>& k, const BatchNormInference<T>& args, int worker, int workers) noexcept {
-  batchnorm_inference_panel(k, args, share(args.cols, kColumnGrain<T>, worker, workers));
-}
-
-#define GV_INSTANTIATE(T)                                                                                 \
-  template void batchnorm_moments_panel(const kernels::Kernels<T>&, index, const T*, index, double*,      \
-                                        double*, Range, double*) noexcept;                                \
-  template void batchnorm_forward_panel(const kernels::Kernels<T>&, const BatchNormForward<T>&, Range,    \
-                                        double*) noexcept;                                                \
-  template void batchnorm_backward_sums_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&,    \
-                                              Range, double*) noexcept;                                   \
-  template void batchnorm_backward_apply_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&,   \
-                                               Range) noexcept;                                           \
-  template void batchnorm_backward_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&, Range,  \
-                                         double*) noexcept;                                               \
-  template void batchnorm_inference_panel(const kernels::Kernels<T>&, const BatchNormInference<T>&,       \
-                                          Range) noexcept;                                                \
-  template void run(const kernels::Kernels<T>&, const BatchNormForward<T>&, double*, int, int) noexcept;  \
-  template void run(const kernels::Kernels<T>&, const BatchNormBackward<T>&, double*, int, int) noexcept; \
-  template void run(const kernels::Kernels<T>&, const BatchNormInference<T>&, int, int) noexcept;
+#define GV_INSTANTIATE(T)                                                                                \
+  template void batchnorm_moments_panel(const kernels::Kernels<T>&, index, const T*, index, double*,     \
+                                        double*, Range, double*) noexcept;                               \
+  template void batchnorm_forward_panel(const kernels::Kernels<T>&, const BatchNormForward<T>&, Range,   \
+                                        double*) noexcept;                                               \
+  template void batchnorm_backward_sums_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&,   \
+                                              Range, double*) noexcept;                                  \
+  template void batchnorm_backward_apply_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&,  \
+                                               Range) noexcept;                                          \
+  template void batchnorm_backward_panel(const kernels::Kernels<T>&, const BatchNormBackward<T>&, Range, \
+                                         double*) noexcept;                                              \
+  template void run(const kernels::Kernels<T>&, const BatchNormForward<T>&, double*, int, int) noexcept; \
+  template void run(const kernels::Kernels<T>&, const BatchNormBackward<T>&, double*, int, int) noexcept;
 GV_INSTANTIATE(float)
 GV_INSTANTIATE(double)
 #undef GV_INSTANTIATE

@@ -44,17 +44,6 @@ template <class T> struct BatchNormBackward {
   T* found_shift;     // null, or where shift points: out, found from x as only m was kept; without relu
 };
 
-template <class T> struct BatchNormInference {
-  index rows, cols;
-  const T* x;
-  index ldx;
-  const T *running_mean, *running_var, *gamma, *beta;  // the last two may be null
-  double eps;
-  T* y;  // may be x
-  index ldy;
-  T *m, *a, *c;  // out
-};
-
 // Doubles of scratch that a panel of so many columns needs.
 constexpr index batchnorm_forward_scratch(index, index cols) { return 4 * cols; }
 constexpr index batchnorm_backward_scratch(index, index cols) { return 6 * cols; }
@@ -81,10 +70,6 @@ template <class T>
 void batchnorm_backward_panel(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, Range cols,
                               double* scratch) noexcept;
 
-template <class T>
-void batchnorm_inference_panel(const kernels::Kernels<T>& k, const BatchNormInference<T>& args,
-                               Range cols) noexcept;
-
 // A worker's share of the whole. scratch belongs to all: batchnorm_*_scratch(rows, cols) doubles.
 template <class T>
 void run(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, double* scratch, int worker,
@@ -92,7 +77,5 @@ void run(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, double* 
 template <class T>
 void run(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, double* scratch, int worker,
          int workers) noexcept;
-template <class T>
-void run(const kernels::Kernels<T>& k, const BatchNormInference<T>& args, int worker, int workers) noexcept;
 
 }  // namespace gv::ops

@@ -1,6 +1,7 @@
 // batchnorm_rows.cpp — see batchnorm_rows.h.
 #include "batchnorm_rows.h"
 
+#include "../base/caches.h"
 #include "past.h"
 
 namespace gv::ops {
@@ -20,6 +21,18 @@ template <class T, class Tile> void for_tiles(Range rows, index cols, index widt
   }
 }
 template <class T> constexpr index kTileWidth = 1024 / index(sizeof(T));
+// Elements that are applied at once: where rows have gaps, as many as L1 holds, for they are walked by columns.
+constexpr index kFlat = 1 << 18, kStrided = 1 << 12;
+
+// Whether so many matrices are more than the caches of a processor are sure to hold.
+template <class Args> bool from_memory(const Args& args, index matrices) {
+  return matrices * args.rows * args.cols * index(sizeof(*args.x)) > 4 * caches().second;
+}
+
+// The share of the application. That of the sums, where it follows them; few rows are dealt one by one.
+Range rows_of(index rows, int worker, int workers) {
+  return share(rows, batchnorm_blocks(rows) < workers ? 1 : kRowBlock, worker, workers);
+}
 
 // The vectors that the flat kernels read over their end, one after another.
 template <class T> class Repeated {
@@ -38,9 +51,10 @@ template <class T> class Repeated {
   const index cols_;
 };
 
-// rows of a share from the last to the first: what was read last may still be in a cache.
-template <class Part> void backwards(Range rows, index cols, Part&& part) {
-  const index at_once = (index(1) << 18) / (cols < (index(1) << 18) ? cols : (index(1) << 18));
+// Rows of a share from the last to the first, for what was read last may still be in a cache; about so many elements
+// at once.
+template <class Part> void backwards(Range rows, index cols, index elements, Part&& part) {
+  const index at_once = elements / smaller(cols, elements);
   for (index last = rows.last; last > rows.first; last -= at_once)
     part(last - at_once > rows.first ? Range{last - at_once, last} : Range{rows.first, last});
 }
@@ -57,6 +71,14 @@ template <class T>
 void batchnorm_rows_moments(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, double* blocks,
                             int worker, int workers) noexcept {
   const Range rows = share(args.rows, kRowBlock, worker, workers);
+  if (from_memory(args, 1) && args.cols * index(sizeof(T)) <= kernels::kShortRowBytes) {
+    for (index r = rows.first; r < rows.last; r += kRowBlock) {
+      double* block = blocks + r / kRowBlock * 2 * args.cols;
+      k.moments_along(smaller(args.rows - r, kRowBlock), args.cols, args.x + r * args.ldx, args.ldx, block,
+                      block + args.cols);
+    }
+    return;
+  }
   for_tiles<T>(rows, args.cols, kTileWidth<T>, [&](index r, index j, index next_r, index next_j) {
     double* block = blocks + r / kRowBlock * 2 * args.cols;
     k.moments(smaller(args.rows - r, kRowBlock), smaller(args.cols - j, kTileWidth<T>),
@@ -91,11 +113,11 @@ void batchnorm_rows_apply(const kernels::Kernels<T>& k, const BatchNormForward<T
   const bool past = args.y != args.x && worth_past(args.rows * cols * index(sizeof(T)));
   Repeated<T> own(repeated + batchnorm_repeated(cols, worker), cols);
   const T *m = own.take(args.m), *a = own.take(args.a), *c = own.take(args.c);
-  backwards(share(args.rows, kRowBlock, worker, workers), cols, [&](Range rows) {
+  const bool flat = args.ldx == cols && args.ldy == cols;
+  backwards(rows_of(args.rows, worker, workers), cols, flat ? kFlat : kStrided, [&](Range rows) {
     const T* x = args.x + rows.first * args.ldx;
     T* y = args.y + rows.first * args.ldy;
-    if (args.ldx == cols && args.ldy == cols)
-      k.bn_apply_flat(rows.size() * cols, 0, cols, x, m, a, c, past, y);
+    if (flat) k.bn_apply_flat(rows.size() * cols, 0, cols, x, m, a, c, past, y);
     else k.bn_apply(rows.size(), cols, x, args.ldx, m, a, c, false, nullptr, 0, y, args.ldy);
   });
 }
@@ -104,6 +126,15 @@ template <class T>
 void batchnorm_rows_moments(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, double* blocks,
                             int worker, int workers) noexcept {
   const Range rows = share(args.rows, kRowBlock, worker, workers);
+  if (from_memory(args, 2) && args.cols * index(sizeof(T)) <= kernels::kShortPairBytes) {
+    for (index r = rows.first; r < rows.last; r += kRowBlock) {
+      double* block = blocks + r / kRowBlock * 3 * args.cols;
+      k.bn_backward_sums_along(smaller(args.rows - r, kRowBlock), args.cols, args.dy + r * args.lddy,
+                               args.lddy, args.x + r * args.ldx, args.ldx, args.m, block, block + args.cols,
+                               block + 2 * args.cols);
+    }
+    return;
+  }
   for_tiles<T>(rows, args.cols, kTileWidth<T>, [&](index r, index j, index next_r, index next_j) {
     double* block = blocks + r / kRowBlock * 3 * args.cols + j;
     const bool more = next_r < rows.last;
@@ -141,11 +172,11 @@ void batchnorm_rows_apply(const kernels::Kernels<T>& k, const BatchNormBackward<
   const bool past = args.dx != args.dy && worth_past(args.rows * cols * index(sizeof(T)));
   Repeated<T> own(repeated + batchnorm_repeated(cols, worker), cols);
   const T *m = own.take(args.m), *c1 = own.take(args.c1), *c2 = own.take(args.c2), *c3 = own.take(args.c3);
-  backwards(share(args.rows, kRowBlock, worker, workers), cols, [&](Range rows) {
+  const bool flat = args.lddy == cols && args.ldx == cols && args.lddx == cols;
+  backwards(rows_of(args.rows, worker, workers), cols, flat ? kFlat : kStrided, [&](Range rows) {
     const T *dy = args.dy + rows.first * args.lddy, *x = args.x + rows.first * args.ldx;
     T* dx = args.dx + rows.first * args.lddx;
-    if (args.lddy == cols && args.ldx == cols && args.lddx == cols)
-      k.bn_backward_apply_flat(rows.size() * cols, 0, cols, dy, x, m, c1, c2, c3, past, dx);
+    if (flat) k.bn_backward_apply_flat(rows.size() * cols, 0, cols, dy, x, m, c1, c2, c3, past, dx);
     else
       k.bn_backward_apply(rows.size(), cols, dy, args.lddy, x, args.ldx, m, nullptr, nullptr, false, c1, c2,
                           c3, dx, args.lddx);

@@ -1,7 +1,8 @@
 // batchnorm_rows.h — batch normalisation of a whole matrix, dealt by blocks of rows: the moments (sums) of
-// every block, then their merging in ascending order, then y (dx). The same bits as batchnorm.h, which deals columns, because the order of the blocks is the order of the sums.
-// Memory is walked in tiles of a few lines by a block of rows, and the tile that comes next is asked for
-// while one is worked on. Not here: the meetings of the workers between the three parts.
+// every block, then their merging in ascending order, then y (dx). The same bits as batchnorm.h, which deals
+// columns, because the order of the blocks is the order of the sums. Memory is walked along short rows; of long ones
+// in tiles of a few lines by a block of rows, and the tile that comes next is asked for while one is worked on.
+// Not here: the meetings of the workers between the three parts.
 #pragma once
 #include "batchnorm.h"
 
@@ -23,7 +24,7 @@ constexpr index batchnorm_repeated(index cols, int workers) {
   return 4 * (cols + kernels::kOverlap) * workers;
 }
 
-// The three parts. T = double forward is dealt by columns: refine (batchnorm.cpp) reads x once more.
+// The three parts; the last is also all of inference. T = double forward is dealt by columns: refine (batchnorm.cpp) reads x once more.
 template <class T>
 void batchnorm_rows_moments(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, double* blocks,
                             int worker, int workers) noexcept;
