@@ -165,33 +165,36 @@ void run_region(int workers, void (*task)(void*, int, int), void* context) {
 
 void Barrier::wait(int workers) noexcept {
   if (workers == 1) return;
-  const std::uint32_t round = round_.load(std::memory_order_acquire);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == workers) {
-    arrived_.store(0, std::memory_order_relaxed);
-    round_.store(round + 1, std::memory_order_seq_cst);
+  const std::uint32_t before = word_.fetch_add(1, std::memory_order_seq_cst), round = before / kRound;
+  if (before % kRound + 1 == std::uint32_t(workers)) {
+    word_.fetch_add(kRound - std::uint32_t(workers), std::memory_order_seq_cst);
 #if defined(__linux__)
     if (sleepers_.load(std::memory_order_seq_cst) > 0)
-      syscall(SYS_futex, &round_, FUTEX_WAKE_PRIVATE, workers, nullptr, nullptr, 0);
+      syscall(SYS_futex, &word_, FUTEX_WAKE_PRIVATE, workers, nullptr, nullptr, 0);
 #endif
     return;
   }
   const bool room = workers <= setting().processors;
   const int spins = room ? 100 : 0, yields = room ? 2000 : 4;
   for (int i = 0; i < spins; ++i) {
-    if (round_.load(std::memory_order_acquire) != round) return;
+    if (passed(round)) return;
     pause();
   }
   for (int i = 0; i < yields; ++i) {
-    if (round_.load(std::memory_order_acquire) != round) return;
+    if (passed(round)) return;
     std::this_thread::yield();
   }
 #if defined(__linux__)
   sleepers_.fetch_add(1, std::memory_order_seq_cst);
-  while (round_.load(std::memory_order_seq_cst) == round)
-    syscall(SYS_futex, &round_, FUTEX_WAIT_PRIVATE, round, nullptr, nullptr, 0);
+  for (;;) {
+    const std::uint32_t now = word_.load(std::memory_order_seq_cst);
+    if (now / kRound != round) break;
+    syscall(SYS_futex, &word_, FUTEX_WAIT_PRIVATE, now, nullptr, nullptr,
+            0);  // returns when another arrives first
+  }
   sleepers_.fetch_sub(1, std::memory_order_seq_cst);
 #else
-  while (round_.load(std::memory_order_acquire) == round) std::this_thread::yield();
+  while (!passed(round)) std::this_thread::yield();
 #endif
 }
 
