@@ -108,13 +108,13 @@ def test_inner_loops_of_tiles_stay_in_registers(
 # ---- the reader of the listing ------------------------------------------------------------------
 
 
-def listing(*body: str, name: str = "gemm_tile<float, 2, 1, false>(long)") -> str:
+def listing(*body: str, name: str = "gemm_tile<float, 2, 1>(long)") -> str:
     lines = [f"  {16 + 4 * i:x}:\t{line}" for i, line in enumerate(body)]
     return "\n".join([f"0000000000000010 <{name}>:", *lines, ""])
 
 
 FMA_LINE = "vfmadd231ps %ymm1,%ymm2,%ymm3"
-BACK = "jne    18 <gemm_tile<float, 2, 1, false>(long)+0x8>"
+BACK = "jne    18 <gemm_tile<float, 2, 1>(long)+0x8>"
 
 
 @pytest.mark.parametrize(
@@ -149,11 +149,11 @@ def test_rbp_is_a_register_without_a_frame() -> None:
 
 def test_which_loops_are_found() -> None:
     """The innermost ones that multiply; neither a loop around them nor one that copies, nor a way forward."""
-    around = "jne    10 <gemm_tile<float, 2, 1, false>(long)>"
-    ahead = "je     24 <gemm_tile<float, 2, 1, false>(long)+0x14>"
+    around = "jne    10 <gemm_tile<float, 2, 1>(long)>"
+    ahead = "je     24 <gemm_tile<float, 2, 1>(long)+0x14>"
     (tile,) = functions(listing("vmovaps %ymm3,(%rsp)", ahead, FMA_LINE, BACK, around, "ret"))
     assert [len(loop) for loop in tile.loops()] == [2]
     (copy,) = functions(listing("nop", "nop", "vmovups (%rax),%ymm1", BACK, "ret"))
     assert copy.loops() == []
     first, second = functions(listing("ret") + listing("ret", name="other"))
-    assert (first.name, second.name) == ("gemm_tile<float, 2, 1, false>(long)", "other")
+    assert (first.name, second.name) == ("gemm_tile<float, 2, 1>(long)", "other")

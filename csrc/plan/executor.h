@@ -21,7 +21,7 @@ template <class T> struct Bindings {  // the net's memory, by index of parameter
   std::vector<T*> parameters, running;
 };
 
-template <class T> struct OptimizerState {  // flat, in the layout of offsets()
+template <class T> struct OptimizerState {  // flat, in the order of the parameters
   T* state[2] = {nullptr, nullptr};
   std::int64_t* updates = nullptr;  // by parameter
 };
@@ -75,9 +75,7 @@ template <class T> class Executor {
   T* seed_gradient() { return address<T>(program_.seed_gradient); }
   // The gradient of a parameter after a run with request.update == false; null if frozen.
   const T* gradient(int parameter) const;
-  const std::vector<index>& offsets() const { return offsets_; }
   index flat_size() const { return flat_size_; }
-  bool has_accumulated() const { return accumulated_ > 0; }
   void forget_accumulated() { accumulated_ = 0; }
   index arena_bytes() const { return arena_.size(); }
   bool by_rows() const { return program_.by_rows; }
