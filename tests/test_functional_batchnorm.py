@@ -311,6 +311,13 @@ def test_inference(isa, dtype, rows):
     assert_within(F.batch_norm_inference(nchw, mean, var, axis=1), true, ulps(8, dtype) * np.abs(true))
 
 
+@each_dtype
+@pytest.mark.parametrize("rows", [0, 1, 5, 300])
+def test_inference_without_features(isa, dtype, rows):
+    none = np.zeros(0, dtype)
+    assert F.batch_norm_inference(np.zeros((rows, 0), dtype), none, none).shape == (rows, 0)
+
+
 def test_backward_against_central_differences():
     x, dy = normal(7, 5), normal(7, 5, seed=1)
     gamma, beta = parameters(5, np.float64)

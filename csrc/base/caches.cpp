@@ -26,7 +26,7 @@ void find_caches() {
   if (!text || !*text) return;
   int first = 0, second = 0;
   char more = 0;
-  if (std::sscanf(text, "%d,%d%c", &first, &second, &more) != 2 || first < 1 || second < 1)
+  if (std::sscanf(text, "%6d,%7d%c", &first, &second, &more) != 2 || first < 1 || second < 1)
     throw std::invalid_argument(
         "[caches] expected GVCORE_CACHES to be the KiB of L1 and L2, such as 32,1024, got " +
         std::string(text));

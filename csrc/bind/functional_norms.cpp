@@ -13,10 +13,12 @@ namespace {
 
 constexpr double kNanosecondsPerElement = 0.15;  // of one pass or two over a panel in cache
 
-// Consecutive pieces of one block of scratch, each 64-byte aligned.
+// Consecutive pieces of one block of scratch, each 64-byte aligned; a piece of nothing is null.
 class Pieces {
  public:
   template <class T> Pieces& take(T*& piece, index n) {
+    piece = nullptr;
+    if (n == 0) return *this;
     wanted_.push_back({reinterpret_cast<void**>(&piece), size_});
     size_ += aligned(n * index(sizeof(T)));
     return *this;
@@ -97,7 +99,7 @@ py::tuple batch_norm(const py::object& x_in, const py::object& gamma_in, const p
     if (sizeof(T) == sizeof(float) && ops::batchnorm_by_rows<T>(g.rows, g.cols, region.workers)) {
       T* repeated = nullptr;
       pieces.take(work, ops::batchnorm_forward_blocks(g.rows, g.cols));
-      pieces.take(repeated, ops::batchnorm_repeated(g.cols, region.workers)).place();
+      pieces.take(repeated, ops::batchnorm_repeated(g.rows, g.cols, region.workers)).place();
       run_by_rows(k, g, region, work, repeated);
     } else {
       pieces.take(work, ops::batchnorm_forward_scratch(g.rows, g.cols)).place();
@@ -144,7 +146,7 @@ py::tuple batch_norm_backward(const py::object& dy_in, const py::object& x_in, c
     T* repeated = nullptr;
     if (by_rows) {
       pieces.take(work, ops::batchnorm_backward_blocks(g.rows, g.cols));
-      pieces.take(repeated, ops::batchnorm_repeated(g.cols, region.workers)).place();
+      pieces.take(repeated, ops::batchnorm_repeated(g.rows, g.cols, region.workers)).place();
     } else {
       pieces.take(work, ops::batchnorm_backward_scratch(g.rows, g.cols)).place();
     }
@@ -186,7 +188,7 @@ py::object batch_norm_inference(const py::object& x_in, const py::object& mean_i
     T* repeated = nullptr;
     Pieces pieces;
     pieces.take(g.m, g.cols).take(g.a, g.cols).take(g.c, g.cols);
-    pieces.take(repeated, ops::batchnorm_repeated(g.cols, region.workers)).place();
+    pieces.take(repeated, ops::batchnorm_repeated(g.rows, g.cols, region.workers)).place();
     k.bn_inference_coefficients(f.cols, means.as<T>(), vars.as<T>(), eps, scales.as<T>(), shifts.as<T>(), g.m,
                                 g.a, g.c);
     region.run([&](int worker, int workers) { ops::batchnorm_rows_apply(k, g, repeated, worker, workers); });

@@ -21,7 +21,7 @@ template <class T, class Tile> void for_tiles(Range rows, index cols, index widt
   }
 }
 template <class T> constexpr index kTileWidth = 1024 / index(sizeof(T));
-// Elements that are applied at once: where rows have gaps, as many as L1 holds, for they are walked by columns.
+// Elements that are applied at once: where rows have gaps, about as many as L1 holds, for they are walked by columns.
 constexpr index kFlat = 1 << 18, kStrided = 1 << 12;
 
 // Whether so many matrices are more than the caches of a processor are sure to hold.
@@ -37,7 +37,8 @@ Range rows_of(index rows, int worker, int workers) {
 // The vectors that the flat kernels read over their end, one after another.
 template <class T> class Repeated {
  public:
-  Repeated(T* memory, index cols) : memory_(memory), cols_(cols) {}
+  Repeated(T* shared, int worker, index cols)
+      : memory_(shared + 4 * (cols + kernels::kOverlap) * worker), cols_(cols) {}
   const T* take(const T* v) {
     T* to = memory_;
     memory_ += cols_ + kernels::kOverlap;
@@ -111,10 +112,13 @@ void batchnorm_rows_apply(const kernels::Kernels<T>& k, const BatchNormForward<T
                           int worker, int workers) noexcept {
   const index cols = args.cols;
   const bool past = args.y != args.x && worth_past(args.rows * cols * index(sizeof(T)));
-  Repeated<T> own(repeated + batchnorm_repeated(cols, worker), cols);
-  const T *m = own.take(args.m), *a = own.take(args.a), *c = own.take(args.c);
-  const bool flat = args.ldx == cols && args.ldy == cols;
-  backwards(rows_of(args.rows, worker, workers), cols, flat ? kFlat : kStrided, [&](Range rows) {
+  const Range mine = rows_of(args.rows, worker, workers);
+  if (mine.size() <= 0 || cols == 0) return;
+  const bool flat = args.ldx == cols && args.ldy == cols && repeated;
+  Repeated<T> own(repeated, worker, cols);
+  const T *m = args.m, *a = args.a, *c = args.c;
+  if (flat) m = own.take(m), a = own.take(a), c = own.take(c);
+  backwards(mine, cols, flat ? kFlat : kStrided, [&](Range rows) {
     const T* x = args.x + rows.first * args.ldx;
     T* y = args.y + rows.first * args.ldy;
     if (flat) k.bn_apply_flat(rows.size() * cols, 0, cols, x, m, a, c, past, y);
@@ -170,10 +174,13 @@ void batchnorm_rows_apply(const kernels::Kernels<T>& k, const BatchNormBackward<
                           int worker, int workers) noexcept {
   const index cols = args.cols;
   const bool past = args.dx != args.dy && worth_past(args.rows * cols * index(sizeof(T)));
-  Repeated<T> own(repeated + batchnorm_repeated(cols, worker), cols);
-  const T *m = own.take(args.m), *c1 = own.take(args.c1), *c2 = own.take(args.c2), *c3 = own.take(args.c3);
-  const bool flat = args.lddy == cols && args.ldx == cols && args.lddx == cols;
-  backwards(rows_of(args.rows, worker, workers), cols, flat ? kFlat : kStrided, [&](Range rows) {
+  const Range mine = rows_of(args.rows, worker, workers);
+  if (mine.size() <= 0 || cols == 0) return;
+  const bool flat = args.lddy == cols && args.ldx == cols && args.lddx == cols && repeated;
+  Repeated<T> own(repeated, worker, cols);
+  const T *m = args.m, *c1 = args.c1, *c2 = args.c2, *c3 = args.c3;
+  if (flat) m = own.take(m), c1 = own.take(c1), c2 = own.take(c2), c3 = own.take(c3);
+  backwards(mine, cols, flat ? kFlat : kStrided, [&](Range rows) {
     const T *dy = args.dy + rows.first * args.lddy, *x = args.x + rows.first * args.ldx;
     T* dx = args.dx + rows.first * args.lddx;
     if (flat) k.bn_backward_apply_flat(rows.size() * cols, 0, cols, dy, x, m, c1, c2, c3, past, dx);

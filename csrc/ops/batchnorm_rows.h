@@ -19,12 +19,13 @@ constexpr index batchnorm_forward_blocks(index rows, index cols) { return 2 * co
 constexpr index batchnorm_backward_blocks(index rows, index cols) {
   return 3 * cols * batchnorm_blocks(rows);
 }
-// Elements of T that all workers share for the application.
-constexpr index batchnorm_repeated(index cols, int workers) {
-  return 4 * (cols + kernels::kOverlap) * workers;
+// Elements of T that all workers share for the application; none where few rows would not win back the copies.
+constexpr index batchnorm_repeated(index rows, index cols, int workers) {
+  return rows >= 8 * workers ? 4 * (cols + kernels::kOverlap) * workers : 0;
 }
 
-// The three parts; the last is also all of inference. T = double forward is dealt by columns: refine (batchnorm.cpp) reads x once more.
+// The three parts; the last is also all of inference. Training forward with T = double is dealt by columns: refine
+// (batchnorm.cpp) reads x once more. repeated is null where there are no elements to share.
 template <class T>
 void batchnorm_rows_moments(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, double* blocks,
                             int worker, int workers) noexcept;
