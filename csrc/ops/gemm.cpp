@@ -105,7 +105,7 @@ template <class T> index gemm_scratch(const Gemm<T>& g) {
       return smaller(g.k, k) * whole(smaller(n, columns), kPanel<T>);
     };
     index b = smaller(g.k, kLong) * kPanel<T>;
-    if (m > highest<T>(smaller(g.k, kLong)))
+    if (m > kRows<T>)
       b = larger(kept(kLong, most_columns<T>(m, false)), kept(longest(g), most_columns<T>(m, true)));
     const index all_of_b = smaller(g.k, kShallow) * spread<T>(smaller(n, most_columns<T>(m, false)));
     return larger(all_of_b, carried_size<T>(m, n) + packed_a_size<T>(m, g.k) + b);

@@ -103,7 +103,7 @@ template <class T> index deepest(const Gemm<T>& g, index panel, bool b_packed) {
   return smaller(kDepth<T>, kStream / row < kShallow ? kShallow : kStream / row);
 }
 
-// Most rows of a block of A that is so deep.
+// Most rows of a block of A that is so deep, of more than one.
 template <class T> index highest(index depth) {
   const index fit = caches().second / kBlocksInL2 / (larger(depth, 1) * index(sizeof(T)));
   return smaller(kRows<T>, larger(kTall, fit));
@@ -157,7 +157,7 @@ template <class T> Cut<T> cut_of(const kernels::Kernels<T>& kernels, const Gemm<
   if (cut.linked) length = smaller(g.k, g.chain);
   else if (cut.b_packed) length = balanced(g.k, kLong);
   cut.depth = balanced(length, deepest(g, cut.panel, cut.b_packed));
-  cut.height = balanced(g.m, highest<T>(cut.depth));
+  cut.height = balanced(g.m, cut.b_packed && g.m > kRows<T> ? highest<T>(cut.depth) : kRows<T>);
   cut.length = g.k;
   if (cut.b_packed && cut.height < g.m) cut.length = cut.linked ? longest(g) : length;
   const bool carries = cut.linked || g.k > cut.depth;
@@ -186,9 +186,8 @@ template <class T> void fetch_next(const Gemm<T>& g, const Cut<T>& cut, Range co
 
 // The same of a B that was packed for earlier rows: its next panel.
 template <class T> void fetch_packed(const Cut<T>& cut, const T* panel, index k) {
-  const index bytes = k * cut.panel * index(sizeof(T));
-  cut.ahead->strip = {reinterpret_cast<const char*>(panel) + bytes, bytes / kernels::kStripBytes,
-                      kernels::kStripBytes};
+  const index row = cut.panel * index(sizeof(T));
+  cut.ahead->strip = {reinterpret_cast<const char*>(panel) + k * row, k, row};
 }
 
 // to = from + A * B for some rows and columns of C and a block of k; first is where the k begins of which B is kept.
