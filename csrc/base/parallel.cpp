@@ -189,8 +189,8 @@ void Barrier::wait(int workers) noexcept {
   for (;;) {
     const std::uint32_t now = word_.load(std::memory_order_seq_cst);
     if (now / kRound != round) break;
-    syscall(SYS_futex, &word_, FUTEX_WAIT_PRIVATE, now, nullptr, nullptr,
-            0);  // returns when another arrives first
+    // Returns at once when another has arrived since, for then the word is another.
+    syscall(SYS_futex, &word_, FUTEX_WAIT_PRIVATE, now, nullptr, nullptr, 0);
   }
   sleepers_.fetch_sub(1, std::memory_order_seq_cst);
 #else

@@ -16,8 +16,8 @@ template <class T> constexpr index kLine =
     kernels::kLineBytes / index(sizeof(T));  // elements of a cache line
 // Columns of the widest panel of B. That of every instruction set divides it.
 template <class T> constexpr index kPanel = 128 / index(sizeof(T));
-template <class T> constexpr index kDepth =
-    2048 / index(sizeof(T));  // longest block of k of a B that lies as it is
+// Longest block of k, but of a packed B where L1 is small.
+template <class T> constexpr index kDepth = 2048 / index(sizeof(T));
 constexpr index kPanelBytes = 32 << 10;  // of a panel of B that stays in an L1
 constexpr index kRoomy = 48 << 10;  // of so many bytes
 constexpr index kTall = 14;  // rows of the tallest tile
