@@ -61,8 +61,8 @@ class Barrier {
  private:
   bool passed(std::uint32_t round) const { return word_.load(std::memory_order_acquire) / kRound != round; }
 
-  // Rounds that are over, and the workers that arrived in this one: in one word, for every cache line that goes
-  // from one processor to another takes as long as the whole rest.
+  // Rounds that are over, and the workers that arrived in this one: in one word, for most of a barrier's time goes
+  // into cache lines on their way from one processor to another.
   static constexpr std::uint32_t kRound = 1 << 16;
   alignas(64) std::atomic<std::uint32_t> word_{0};
   alignas(64) std::atomic<int> sleepers_{0};

@@ -38,7 +38,7 @@ Range rows_of(index rows, int worker, int workers) {
 template <class T> class Repeated {
  public:
   Repeated(T* shared, int worker, index cols)
-      : memory_(shared + 4 * (cols + kernels::kOverlap) * worker), cols_(cols) {}
+      : memory_(shared ? shared + batchnorm_repeated(cols) * worker : nullptr), cols_(cols) {}
   const T* take(const T* v) {
     T* to = memory_;
     memory_ += cols_ + kernels::kOverlap;

@@ -19,9 +19,11 @@ constexpr index batchnorm_forward_blocks(index rows, index cols) { return 2 * co
 constexpr index batchnorm_backward_blocks(index rows, index cols) {
   return 3 * cols * batchnorm_blocks(rows);
 }
-// Elements of T that all workers share for the application; none where few rows would not win back the copies.
+// Elements of T that a worker needs for the application, and all together; none where few rows would not win back
+// the copies.
+constexpr index batchnorm_repeated(index cols) { return 4 * (cols + kernels::kOverlap); }
 constexpr index batchnorm_repeated(index rows, index cols, int workers) {
-  return rows >= 8 * workers ? 4 * (cols + kernels::kOverlap) * workers : 0;
+  return rows >= 8 * workers ? batchnorm_repeated(cols) * workers : 0;
 }
 
 // The three parts; the last is also all of inference. Training forward with T = double is dealt by columns: refine
