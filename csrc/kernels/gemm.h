@@ -41,33 +41,55 @@ struct Fetch {
   index step;
 };
 
-// What the next `steps` steps read ahead. Short stretches are asked for here and now; a longer one that needs fewer
-// steps is spread over all of them.
-inline Fetch take(AheadQueue* ahead, index steps, const void* otherwise) {
-  const Fetch nothing{static_cast<const char*>(otherwise), 0};
-  if (!ahead) return nothing;
-  if (AheadStrip& strip = ahead->strip; strip.rows > 0) {
-    const Fetch rows{strip.at, strip.stride};
-    strip.at += steps * strip.stride;
-    strip.rows -= steps;
-    return rows;
-  }
-  AheadList& list = ahead->read;
+// Lines shared by all of `steps` steps.
+inline Fetch spread(const char* at, index lines, index steps) {
+  return {at, index(std::uint32_t(kLineBytes * lines) / std::uint32_t(steps))};
+}
+
+inline Fetch take_stretch(Ahead& stretch, index steps) {
+  const index most = kLinesAStep * steps, lines = stretch.lines < most ? stretch.lines : most;
+  const Fetch next = spread(stretch.at, lines, steps);
+  stretch.at += lines * kLineBytes;
+  stretch.lines -= lines;
+  return next;
+}
+
+inline Fetch take_strip(AheadStrips& strips, index steps) {
+  const Fetch rows{strips.at + strips.done * strips.stride, strips.stride};
+  strips.done += steps;
+  if (strips.done >= strips.rows) strips.at += kStripBytes, strips.done = 0, --strips.strips;
+  return rows;
+}
+
+// Short stretches are asked for here and now.
+inline void take_short(AheadList& list) {
   for (index left = kShortAhead; list.next != list.last && list.next->lines - list.done <= left;
        ++list.next) {
     for (; list.done < list.next->lines; ++list.done, --left) fetch(list.next->at + list.done * kLineBytes);
     list.done = 0;
   }
-  if (list.next == list.last) return nothing;
+}
+
+inline Fetch take_listed(AheadList& list, index steps) {
   const index left = list.next->lines - list.done, most = kLinesAStep * steps;
   const char* const at = list.next->at + list.done * kLineBytes;
   if (left > most) {
     list.done += most;
-    return {at, kLinesAStep * kLineBytes};
+    return {at, kStripBytes};
   }
   list.done = 0;
   ++list.next;
-  return {at, index(std::uint32_t(kLineBytes * left) / std::uint32_t(steps))};
+  return spread(at, left, steps);
+}
+
+// What the next `steps` steps read ahead: first what the product itself will read.
+inline Fetch take(AheadQueue* ahead, index steps, const void* otherwise) {
+  const Fetch nothing{static_cast<const char*>(otherwise), 0};
+  if (!ahead || steps == 0) return nothing;
+  if (ahead->stretch.lines > 0) return take_stretch(ahead->stretch, steps);
+  if (ahead->strips.strips > 0) return take_strip(ahead->strips, steps);
+  take_short(ahead->read);
+  return ahead->read.next == ahead->read.last ? nothing : take_listed(ahead->read, steps);
 }
 
 // The next few lines to write, at once: there is no other kind of fetch among the slots of a tile.
@@ -268,6 +290,7 @@ void copy(index rows, index cols, const T* src, index lds, T* dst, index ldd) no
 
 template <class T> constexpr void add_gemm(Kernels<T>& k) {
   k.panel = lanes<T>() > 1 ? 2 * lanes<T>() : 128 / index(sizeof(T));
+  k.tallest = tile_rows<2>();
   k.gemm = &gemm<T>;
   k.copy = &copy<T>;
   k.transpose = &transpose<T>;

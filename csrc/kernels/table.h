@@ -43,12 +43,14 @@ struct AheadList {
   index done;  // lines of *next that were taken
 };
 constexpr index kStripBytes = 2 * kLineBytes;  // what a step of a product's loop fetches
-struct AheadStrip {  // so many bytes of each of some rows, `stride` bytes apart
+struct AheadStrips {  // so many bytes of each of some rows, `stride` bytes apart, then those beside them
   const char* at;
-  index rows, stride;
+  index rows, stride, strips;
+  index done;  // rows of the first strip that were taken
 };
 struct AheadQueue {
-  AheadStrip strip;
+  Ahead stretch;  // these two are of the product's own operands, and come first
+  AheadStrips strips;
   AheadList read, write;
 };
 
@@ -72,6 +74,7 @@ template <class T> struct Kernels {
   void (*gemm)(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb,
                const T* from, index ldf, T* c, index ldc, AheadQueue* ahead);
   index panel;  // the best number of columns of a b that is packed
+  index tallest;  // rows of a tile for such a panel, at most
   // dst (cols x rows) = transpose of src (rows x cols).
   void (*transpose)(index rows, index cols, const T* src, index lds, T* dst, index ldd);
   // dst (rows x cols) = src.

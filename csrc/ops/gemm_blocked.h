@@ -66,13 +66,20 @@ template <class T> index packed_a_size(index m, index k) {
   return smaller(m, kRows<T>) * spread<T>(smaller(k, kLong));
 }
 
-// A is packed row by row where that pays: where its rows share the sets of L1 (a multiple of 4 KiB apart),
-// where it lies by columns, so that a tile takes a few elements of many lines, and where other workers wrote
-// it, so that their lines are fetched once and in order. Few panels read A too few times to win back the copy.
-template <class T> bool pack_a(const Gemm<T>& g) {
+// A is packed row by row where that pays: where its rows share the sets of L1 (a multiple of 4 KiB apart), where other
+// workers wrote it, so that their lines are fetched once and in order, and where it lies by columns, so that each step
+// of a tile takes a few elements of another line. The tallest tile uses most of that line, and where the processor does
+// a long vector in halves (L1 is small there) a step gives it the time to come, unless steps go over very much memory.
+// Few panels read A too few times to win back the copy. The bounds are measured ones.
+template <class T> bool pack_a(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
+  constexpr index kWinning = 8 * kPanel<T>, kFarSteps = 6 << 20;
   if (g.m < kLine<T> || g.k < kLine<T>) return false;
-  if (g.ras == 1 && g.kas > 1) return g.n >= 8 * kPanel<T> && g.k > kShallow;
-  return (g.ras * index(sizeof(T)) % 4096 == 0 && g.n >= 16 * kPanel<T>) || (g.fresh && g.n >= 2 * kPanel<T>);
+  if (g.ras == 1 && g.kas > 1) {
+    const index steps = smaller(g.k, kLong) * g.kas * index(sizeof(T));
+    if (kernels.tallest == kTall && caches().first < kRoomy && steps < kFarSteps) return false;
+    return g.n >= kWinning && g.k > kShallow;
+  }
+  return (g.ras * index(sizeof(T)) % 4096 == 0 && g.n >= 2 * kWinning) || (g.fresh && g.n >= 2 * kPanel<T>);
 }
 
 // B is packed where its vectors would lie on two lines each, unless they are few, and where it does not stay in L2
@@ -149,7 +156,7 @@ template <class T> struct Cut {
 
 template <class T> Cut<T> cut_of(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   Cut<T> cut;
-  cut.a_packed = pack_a(g), cut.b_packed = pack_b(kernels, g), cut.linked = linked(g);
+  cut.a_packed = pack_a(kernels, g), cut.b_packed = pack_b(kernels, g), cut.linked = linked(g);
   cut.ahead = g.ahead;
   cut.fetches = g.n * g.k * index(sizeof(T)) > (g.ahead || cut.b_packed ? kNear : kFar);
   cut.panel = cut.b_packed ? kernels.panel : kPanel<T>;
@@ -168,26 +175,53 @@ template <class T> Cut<T> cut_of(const kernels::Kernels<T>& kernels, const Gemm<
   return cut;
 }
 
-// While the panel at column j of a block is multiplied, what its successors read of B is asked for: of a B as it lies
-// the next panel but one; of a transposed B, whose panels are a few long rows, a strip of as many rows as a tile has
-// steps, so that all strips are there when the first of these rows are wanted.
-template <class T> void fetch_next(const Gemm<T>& g, const Cut<T>& cut, Range cols, Range depth, index j) {
-  const index n = cols.size(), k = depth.size();
-  const index height = larger(cut.panel, k / cut.panel * cut.panel);
-  index next = g.b_transposed ? (j / height + 1) * height : j + kPanelsAhead * cut.panel, row = depth.first;
-  if (next >= n) next = g.b_transposed ? 0 : next - n, row = depth.last;
-  const index strip = g.b_transposed ? j % height / cut.panel * kStrip<T> : 0;
-  if (row >= g.k || next >= n || strip >= k) return;
-  const index column = cols.first + next, stride = g.ldb * index(sizeof(T));
-  const T* const at = g.b_transposed ? g.b + column * g.ldb + row + strip : g.b + row * g.ldb + column;
-  cut.ahead->strip = {reinterpret_cast<const char*>(at), g.b_transposed ? smaller(height, n - next) : k,
-                      stride};
+template <class T> kernels::Ahead stretch_of(const T* at, index n) {
+  return {reinterpret_cast<const char*>(at), blocks(n, kLine<T>)};
 }
 
-// The same of a B that was packed for earlier rows: its next panel.
+template <class T> kernels::AheadStrips strips_of(const T* at, index rows, index stride, index strips) {
+  return {reinterpret_cast<const char*>(at), rows, stride * index(sizeof(T)), strips, 0};
+}
+
+// While the panel at column j of a block is multiplied, what its successors read of B is asked for. Of a B as it lies
+// that is the next panel but one, at last the first ones of the next block of k.
+template <class T> void fetch_next(const Gemm<T>& g, const Cut<T>& cut, Range cols, Range depth, index j) {
+  index next = j + kPanelsAhead * cut.panel, row = depth.first;
+  if (next >= cols.size()) next -= cols.size(), row = depth.last;
+  if (row >= g.k || next >= cols.size()) return;
+  cut.ahead->strips = strips_of(g.b + row * g.ldb + cols.first + next, depth.size(), g.ldb, 1);
+}
+
+// A panel of a transposed B is a few long rows. Where they follow each other, the next panel is one stretch; else a
+// strip of as many rows is taken as a tile has steps, so that all strips are there when the first of them are wanted.
+template <class T>
+void fetch_next_transposed(const Gemm<T>& g, const Cut<T>& cut, Range cols, Range depth, index j) {
+  const index n = cols.size(), k = depth.size();
+  if (g.ldb == k) {
+    const index next = cols.first + j + cut.panel;
+    if (next < g.n) cut.ahead->stretch = stretch_of(g.b + next * k, smaller(g.n - next, cut.panel) * k);
+    return;
+  }
+  const index height = larger(cut.panel, k / cut.panel * cut.panel),
+              strip = j % height / cut.panel * kStrip<T>;
+  index next = (j / height + 1) * height, column = depth.first;
+  if (next >= n) next = 0, column = depth.last;
+  if (column >= g.k || strip >= k) return;
+  const T* const at = g.b + (cols.first + next) * g.ldb + column + strip;
+  cut.ahead->strips = strips_of(at, smaller(height, n - next), g.ldb, 1);
+}
+
+// Of a B that was packed for earlier rows: its next panel.
 template <class T> void fetch_packed(const Cut<T>& cut, const T* panel, index k) {
-  const index row = cut.panel * index(sizeof(T));
-  cut.ahead->strip = {reinterpret_cast<const char*>(panel) + k * row, k, row};
+  cut.ahead->stretch = stretch_of(panel + k * cut.panel, k * cut.panel);
+}
+
+// While the last panel is multiplied, the next rows of A over the whole k.
+template <class T> void fetch_rows(const Gemm<T>& g, const Cut<T>& cut, index first) {
+  const index m = smaller(cut.height, g.m - first);
+  const T* const at = g.a + first * g.ras;
+  if (g.kas == 1 && g.ras == g.k) cut.ahead->stretch = stretch_of(at, m * g.k);
+  else if (g.ras == 1 && g.kas > 1) cut.ahead->strips = strips_of(at, g.k, g.kas, blocks(m, kStrip<T>));
 }
 
 // to = from + A * B for some rows and columns of C and a block of k; first is where the k begins of which B is kept.
@@ -218,7 +252,9 @@ void multiply(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>
       else if (cut.fetches && j + width < n) fetch_packed(cut, panel, k);
       b = panel, ldb = cut.panel;
     }
-    if (cut.fetches && rows.first == 0) fetch_next(g, cut, cols, depth, j);
+    if (cut.fetches && rows.first == 0)
+      (g.b_transposed ? fetch_next_transposed<T> : fetch_next<T>)(g, cut, cols, depth, j);
+    if (cut.fetches && j + width >= n && rows.last < g.m && k == g.k) fetch_rows(g, cut, rows.last);
     kernels.gemm(m, width, k, a, ras, kas, b, ldb, from ? from + j : nullptr, ldf, to + j, ldt, cut.ahead);
   }
 }
@@ -267,6 +303,7 @@ void blocked(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
       p = length.last;
     } while (p < g.k);
   }
+  if (cut.fetches) cut.ahead->stretch = {}, cut.ahead->strips = {};
 }
 
 }  // namespace
