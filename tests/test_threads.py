@@ -1,4 +1,4 @@
-"""How many threads there are and who decides, and what surrounds them: forks, callers, crowds.
+"""How many threads there are and who decides, and what surrounds them: callers, crowds.
 
 Whatever must not hang runs in a process of its own with a time limit.
 """
@@ -22,10 +22,7 @@ import pytest
 import gvcore as gv
 from gvcore import _core, nn
 from gvcore.cli import main
-
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="fork and affinity are those of Linux")
-# What a user may have set in the environment of the tests.
-OURS = ["OMP_NUM_THREADS", "GVCORE_NUM_THREADS", "GVCORE_ISA", "OMP_THREAD_LIMIT", "OMP_DYNAMIC"]
+from own_process import LINUX, TRAIN, printed, run
 
 
 @pytest.fixture(autouse=True)
@@ -34,23 +31,6 @@ def restores() -> Iterator[None]:
     yield
     gv.set_num_threads(threads)
     _core.set_worth_waking(worth)
-
-
-def run(code: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {key: value for key, value in os.environ.items() if key not in OURS}
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**kept, **environment},
-    )
-
-
-def printed(code: str, timeout: float = 120, **environment: str) -> str:
-    result = run(code, timeout, **environment)
-    assert result.returncode == 0, f"exit status {result.returncode}\n{result.stderr}"
-    return result.stdout.strip()
 
 
 # ---- setting and reading ------------------------------------------------------------------------
@@ -272,30 +252,9 @@ def test_python_m_gvcore_info() -> None:
     assert "scalar (in use)" in result.stdout
 
 
-# ---- crowds, forks, callers ---------------------------------------------------------------------
+# ---- crowds, callers ----------------------------------------------------------------------------
 
 # A run in a process of its own: trains with `threads` and gives the digest of the weights.
-TRAIN = """
-import hashlib, os, sys
-import numpy as np
-import gvcore as gv
-from gvcore import _core, nn
-
-_core.set_worth_waking(1.0)
-
-def train(threads, steps=10):
-    with gv.threads(threads):
-        rng = np.random.default_rng(0)
-        x, y = rng.normal(size=(90, 17)), rng.integers(0, 3, 90)
-        net = gv.models.resnet(17, 3, width=45, depth=12, dropout=0.1, seed=1)
-        step = gv.TrainStep(net, nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.1, momentum=0.9), seed=2)
-        for _ in range(steps):
-            step(x, y)
-        assert step.workers == threads, step.workers
-        left = [*net.parameters().values(), net(x), gv.functional.matmul(x.T, x)]
-    return hashlib.sha256(b"".join(array.tobytes() for array in left)).hexdigest()
-
-"""
 
 
 def small_step(seed: int = 0, width: int = 45) -> tuple[gv.TrainStep, Any, Any]:
@@ -335,58 +294,6 @@ def test_threads_on_one_processor_finish() -> None:
     """The processors are taken away after the library has counted them."""
     code = TRAIN + "first = train(3)\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
     assert printed(code + "print(first == train(3, 10) == train(2))") == "True"
-
-
-@LINUX
-def test_a_forked_child_computes_the_same() -> None:
-    """The child of a process that has used its threads has none of them, and makes its own."""
-    code = """
-expected = train(3)
-read, write = os.pipe()
-child = os.fork()
-if child == 0:
-    os.write(write, (train(3) + train(2)).encode())
-    os._exit(0)
-os.close(write)
-answer = b""
-while part := os.read(read, 4096):
-    answer += part
-_, status = os.waitpid(child, 0)
-print(status, answer.decode() == 2 * expected, train(3) == expected)
-"""
-    assert printed(TRAIN + code) == "0 True True"
-
-
-@LINUX
-def test_workers_of_multiprocessing_compute_the_same() -> None:
-    code = """
-import multiprocessing
-expected = train(3)
-with multiprocessing.get_context("fork").Pool(2) as pool:
-    print(set(pool.map(train, [1, 2, 3, 2])) == {expected}, train(2) == expected)
-"""
-    assert printed(TRAIN + code) == "True True"
-
-
-@LINUX
-def test_a_fork_while_another_thread_trains() -> None:
-    """The child has a net of its own; the parent's step goes on undisturbed."""
-    code = """
-import threading
-expected, long = train(2), train(2, 300)
-results = []
-trainer = threading.Thread(target=lambda: results.append(train(2, 300)))
-trainer.start()
-for _ in range(3):
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if train(2) == expected else 1)
-    _, status = os.waitpid(child, 0)
-    assert status == 0, status
-trainer.join()
-print(results == [long])
-"""
-    assert printed(TRAIN + code) == "True"
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])

@@ -10,6 +10,7 @@
 
 #include "../base/parallel.h"
 #include "../base/types.h"
+#include "gil.h"
 
 namespace gv::bind {
 
@@ -124,7 +125,7 @@ class Region {
   template <class F> void run(F&& body) const {
     constexpr double kWorthReleasing = 20000;  // giving the lock up and back costs about 100
     if (workers == 1 && nanoseconds_ < kWorthReleasing) return body(0, 1);
-    py::gil_scoped_release released;
+    const GilReleased released;
     parallel(workers, body);
   }
 

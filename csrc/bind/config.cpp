@@ -8,6 +8,7 @@
 #include "../base/parallel.h"
 #include "../ops/isa.h"
 #include "../ops/peak.h"
+#include "gil.h"
 
 namespace py = pybind11;
 
@@ -19,7 +20,7 @@ py::tuple checked(gv::ops::Passes (*measure)(int, gv::index, int), int workers, 
     throw std::invalid_argument("[peak] expected at least 1 worker, size and pass");
   gv::ops::Passes result;
   {
-    const py::gil_scoped_release release;
+    const gv::bind::GilReleased released;
     result = measure(workers, size, passes);
   }
   return py::make_tuple(result.work, result.seconds);
@@ -42,7 +43,7 @@ void register_config(py::module_& m) {
   m.def("active_isa", [] { return std::string(gv::ops::active_table().name); });
   m.def("set_isa", &gv::ops::set_isa);
   m.def("num_threads", &gv::num_threads);
-  m.def("set_num_threads", &gv::set_num_threads, py::call_guard<py::gil_scoped_release>());
+  m.def("set_num_threads", &gv::set_num_threads, py::call_guard<gv::bind::GilReleased>());
   m.def("num_threads_reason", [] { return std::string(gv::num_threads_reason()); });
   m.def("worth_waking", &gv::worth_waking);
   m.def("set_worth_waking", &gv::set_worth_waking);
@@ -55,7 +56,7 @@ void register_config(py::module_& m) {
         });
         return team;
       },
-      py::call_guard<py::gil_scoped_release>(),
+      py::call_guard<gv::bind::GilReleased>(),
       "The size of the team that a region of so many workers really gets.");
   m.def("fma_passes_float32", [](int workers, gv::index rounds, int passes) {
     return checked(&gv::ops::fma_passes<float>, workers, rounds, passes);

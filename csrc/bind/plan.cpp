@@ -12,6 +12,7 @@
 
 #include "../plan/executor.h"
 #include "arrays.h"
+#include "gil.h"
 #include "inputs.h"
 
 namespace py = pybind11;
@@ -138,7 +139,7 @@ template <class T> class Plan {
       results.append(std::move(out));
     }
     if (source.rows > 0) {
-      const py::gil_scoped_release released;
+      const bind::GilReleased released;
       executor_->infer(source, outputs);
     }
     return results;
@@ -176,7 +177,7 @@ template <class T> class Plan {
     index done = 0;
     StepResult result;
     {
-      const py::gil_scoped_release released;
+      const bind::GilReleased released;
       const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
       for (; done < n; ++done, ++request.step) {
         source.order = whole + cut[done];
@@ -330,7 +331,7 @@ template <class T> class Plan {
   py::tuple run(const BatchSource<T>& source, const StepRequest& request) {
     StepResult result;
     {
-      const py::gil_scoped_release released;
+      const bind::GilReleased released;
       result = executor_->run(source, request);
     }
     refuse(result);

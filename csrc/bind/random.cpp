@@ -24,7 +24,7 @@ py::array_t<std::int64_t> permutation(index n, std::uint64_t seed, std::uint32_t
   if (n < 0) refuse("permutation", "n >= 0", std::to_string(n));
   py::array_t<std::int64_t> order(n);
   std::int64_t* out = order.mutable_data();
-  py::gil_scoped_release released;
+  const GilReleased released;
   ops::permutation(ops::active_table().of<double>(), n, {seed, site, step}, out);
   return order;
 }

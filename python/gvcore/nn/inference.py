@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcore import _core
+from gvcore._exclusive import Exclusive
 from gvcore.data import Input, Scaled, as_rows, is_number
 from gvcore.nn.parameter import storage_epoch, structure_epoch
 from gvcore.nn.trace import Trace
@@ -118,13 +118,15 @@ class Inference:
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
         self._parts: Inventory | None = None
         self._epoch = -1
-        self._lock = threading.Lock()
+        self._lock = Exclusive("net", "forward")
 
     def __call__(self, inputs: tuple[Any, ...]) -> Any:
         """Run the net on arrays."""
         if not inputs:
             raise TypeError("[net] expected at least one array")
         with self._lock:
+            if self._lock.mended():
+                self._plans.clear()
             if self._epoch != structure_epoch():
                 parts = self._net.inventory()
                 if self._parts is None or parts.structure != self._parts.structure:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcore import _core
+from gvcore._exclusive import Exclusive
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
 from gvcore.seeding import as_seed
@@ -54,13 +54,13 @@ def value_and_grad(
     check_loss("value_and_grad", loss)
     every = check_every("value_and_grad", checkpoint_every)
     plans = Plans(net, loss, None)
-    lock = threading.Lock()
+    lock = Exclusive("value_and_grad", "the loss")
 
     def evaluate(
         x: Any, y: Any, *, training: bool = True, seed: int | np.random.SeedSequence | None = None
     ) -> tuple[float, dict[str, NDArray[Any]]]:
         with lock:
-            if not plans.look():
+            if lock.mended() or not plans.look():
                 plans.forget()
             batch = as_batch("value_and_grad", x, y, plans.dtype, loss)
             plan = plans.get(batch, training=bool(training), stored=True, every=every)

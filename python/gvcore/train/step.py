@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcore import _core
+from gvcore._exclusive import Exclusive
 from gvcore._settings import real
 from gvcore.nn.inference import Plan
 from gvcore.nn.losses import Loss
@@ -122,7 +122,7 @@ class TrainStep:
         self._plans = Plans(net, loss, optimizer)
         self._accumulating: Plan | None = None
         self._request = _core.StepRequest()
-        self._lock = threading.Lock()
+        self._lock = Exclusive("TrainStep", "the loss")
         names = list(self._plans.parts.parameters)
         optimizer.resolve(names)
         self._state: list[NDArray[Any]] | None = None
@@ -185,6 +185,11 @@ class TrainStep:
         if lr is not None:
             lr = real("TrainStep", "lr", lr, at_least=0.0)
         with self._lock:
+            if self._lock.torn:
+                raise RuntimeError(
+                    "[TrainStep] expected no step to run in another thread while the process forks: the "
+                    "child has half a step; make a new net and a new TrainStep there"
+                )
             self._plans.look()
             batch = as_batch("TrainStep", x, y, self._plans.dtype, self.loss, sample_weight)
             return self.run(batch, lr=lr, accumulate=bool(accumulate))
