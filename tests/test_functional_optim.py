@@ -320,6 +320,16 @@ def test_clip_of_huge_gradients(isa, dtype):
         assert o.total_norm(grads) == pytest.approx(1.0, rel=1e-4)
 
 
+def test_clip_of_tiny_gradients(isa):
+    """Squares of floats sink below the normal numbers long before the norm of their sum does."""
+    for scale in (1e-15, 1e-19, 1e-21, 1e-25, 1e-38):
+        gradient = (np.array([3.0, -4.0] * 3000) * scale).astype(np.float32)
+        expected = np.sqrt(np.sum(gradient.astype(np.float64) ** 2))
+        assert math.isclose(F.clip_grad_norm([gradient], 1.0), expected, rel_tol=1e-6)
+    zeros = np.zeros(5000, np.float32)
+    assert F.clip_grad_norm([zeros, np.array([3e-25, 4e-25], np.float32)], 1.0) == pytest.approx(5e-25)
+
+
 @each_dtype
 def test_clip_refuses(dtype):
     op = "clip_grad_norm"

@@ -162,6 +162,57 @@ def test_state_is_a_view_that_may_be_written():
         )
 
 
+def test_counts_that_are_set_back_begin_anew():
+    """With dampening the first update of a velocity is unlike those that follow."""
+    net = make_net(dropout=False)
+    step = gv.TrainStep(net, nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.1, momentum=0.9, dampening=0.5))
+    start = net.state_dict()
+    first = [step(X, Y) for _ in range(3)]
+    net.load_state_dict(start)
+    for velocity in step.state["velocity"].values():
+        velocity[...] = 0
+    step.state["updates"][...] = 0
+    assert [step(X, Y) for _ in range(3)] == first
+
+
+def test_an_accumulated_gradient_that_is_not_finite_is_dropped():
+    step, twin = (
+        gv.TrainStep(nn.Linear(5, 1, init="zeros"), nn.L1Loss("sum"), gv.optim.SGD(lr=0.1), clip_norm=1.0)
+        for _ in "ab"
+    )
+    net, x, y = step.net, X, np.ones((len(X), 1), np.float32)
+    step(np.full_like(x, 3e38), y, accumulate=True)
+    before = state(net, step)
+    with pytest.raises(FloatingPointError, match="gradient norm"):
+        step(x, y)
+    assert_same(before, state(net, step))
+    assert step(x, y) == twin(x, y)
+    for name, array in net.parameters().items():
+        np.testing.assert_array_equal(array, twin.net.parameters()[name])
+
+
+def test_accumulated_gradients_outlive_a_batch_whose_loss_is_not_finite():
+    """That batch has added nothing: training goes on without it."""
+    steps = [gv.TrainStep(make_net(dropout=False), nn.CrossEntropyLoss(), SGD, clip_norm=1.0) for _ in "ab"]
+    for step in steps:
+        step(X, Y, accumulate=True)
+    with pytest.raises(FloatingPointError, match="finite loss"):
+        steps[0](X * np.float32(np.nan), Y)
+    assert steps[0](X, Y) == steps[1](X, Y)
+    assert steps[0].gradient_norm == steps[1].gradient_norm
+
+
+@pytest.mark.parametrize("scale", [1e20, 1e-22])
+def test_clipping_where_squares_leave_the_range_of_floats(scale):
+    """As `clip_grad_norm`: the norm is a float though the squares that make it are not."""
+    net = nn.Linear(3, 2, bias=False, init="zeros")
+    step = gv.TrainStep(net, nn.L1Loss("sum"), gv.optim.SGD(lr=1.0), clip_norm=1.0)
+    step(np.eye(3, dtype=np.float32) * np.float32(scale), np.ones((3, 2), np.float32))
+    assert step.gradient_norm == pytest.approx(scale * np.sqrt(6), rel=1e-6)
+    if scale > 1:
+        np.testing.assert_allclose(net.weight.data, 1 / np.sqrt(6), rtol=1e-5)
+
+
 @pytest.mark.parametrize("width, page", [(5, 64), (1000, 2**21)])
 def test_large_parameters_and_their_state_begin_on_huge_pages(width, page):
     net = nn.Sequential(nn.Linear(width, width), nn.BatchNorm(width), nn.Linear(width, CLASSES))

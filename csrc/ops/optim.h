@@ -1,6 +1,8 @@
 // optim.h — updates of flat arrays dealt by elements, and the sum of squares behind a gradient's
 // norm, dealt by chunks that are added in ascending order. The rules are in kernels/optim.h.
 #pragma once
+#include <limits>
+
 #include "../kernels/table.h"
 #include "deal.h"
 
@@ -56,17 +58,26 @@ void run(const kernels::Kernels<T>& k, const Scale<T>& g, int worker, int worker
   k.scale(part.size(), g.x + part.first, g.factor);
 }
 
+// Squares of floats overflow, and sink below the normal numbers, long before their norm does. A sum that is so
+// large that what sinks is less than its last bit lost nothing.
+constexpr bool exact_in_float(double sum, index n) {
+  using Float = std::numeric_limits<float>;
+  return sum >= double(n) * Float::min() / Float::epsilon() && sum <= std::numeric_limits<double>::max();
+}
+template <class T> double wide_sum_of_squares(index n, const T* x) {
+  double sums[4] = {};
+  for (index i = 0; i < n; ++i) sums[i % 4] += double(x[i]) * double(x[i]);
+  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+}
+
 template <class T>
 void run(const kernels::Kernels<T>& k, const SumOfSquares<T>& g, int worker, int workers) noexcept {
   const Range part = share(chunks_of(g.n), 1, worker, workers);
   for (index c = part.first; c < part.last; ++c) {
     const index first = c * kRowChunk, n = g.n - first < kRowChunk ? g.n - first : kRowChunk;
-    double sum = k.sum_of_squares(n, g.x + first);
-    if (!(sum <= 1.7976931348623157e308)) {  // float squares overflow long before their norm does
-      sum = 0;
-      for (index i = 0; i < n; ++i) sum += double(g.x[first + i]) * double(g.x[first + i]);
-    }
-    g.chunks[c] = sum;
+    const double sum = k.sum_of_squares(n, g.x + first);
+    g.chunks[c] =
+        sizeof(T) > sizeof(float) || exact_in_float(sum, n) ? sum : wide_sum_of_squares(n, g.x + first);
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "../ops/batchnorm_rows.h"
 #include "../ops/isa.h"
+#include "../ops/optim.h"
 
 namespace gv::plan {
 namespace {
@@ -69,7 +70,8 @@ template <class T> bool Executor<T>::prefers_rows(index batch) const {
   index widest = 1;
   for (const Tensor& t : program_.tensors) widest = std::max(widest, t.per_sample);
   const index workers = num_threads(), blocks = ops::batchnorm_blocks(batch);
-  if (workers == 1) return batch >= kManyRows && batch * widest * index(sizeof(T)) >= kManyBytes;
+  const double bytes = double(batch) * double(widest) * sizeof(T);
+  if (workers == 1) return batch >= kManyRows && bytes >= kManyBytes;
   if (!norms) return batch >= kFewRows * workers;
   return 2 * batch >= widest && (blocks >= 2 * workers || blocks % workers == 0);
 }
@@ -267,6 +269,8 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
     finish(context, request, loss, result, worker, team);
   });
   if (compared && result.status == Status::ok) team_.took(seconds_since(start));
+  // What was added up is a part of what is not finite: with it no later step could end well.
+  if (result.status == Status::gradient_not_finite) accumulated_ = 0;
   if (result.status == Status::ok && request.backward) {
     if (request.update && updates_) {
       for (std::size_t i = 0; i < graph_.parameters().size(); ++i)
@@ -318,10 +322,7 @@ template <class T>
 bool Executor<T>::clip(const kernels::Kernels<T>& k, const StepRequest& r, StepResult& result, int worker,
                        int team) noexcept {
   T* flat = reinterpret_cast<T*>(gradients_.data());
-  const Range chunks = share(index(chunk_sums_.size()), 1, worker, team);
-  for (index i = chunks.first; i < chunks.last; ++i)
-    chunk_sums_[std::size_t(i)] =
-        k.sum_of_squares(std::min(kRowChunk, flat_size_ - i * kRowChunk), flat + i * kRowChunk);
+  ops::run(k, ops::SumOfSquares<T>{flat_size_, flat, chunk_sums_.data()}, worker, team);
   barrier_.wait(team);
   double squares = 0;
   for (double s : chunk_sums_) squares += s;
@@ -332,9 +333,7 @@ bool Executor<T>::clip(const kernels::Kernels<T>& k, const StepRequest& r, StepR
   }
   if (!std::isfinite(norm)) return false;
   const double factor = r.clip_norm / (norm + 1e-6);
-  if (factor < 1)
-    for (index i = chunks.first; i < chunks.last; ++i)
-      k.scale(std::min(kRowChunk, flat_size_ - i * kRowChunk), flat + i * kRowChunk, T(factor));
+  if (factor < 1) ops::run(k, ops::Scale<T>{flat_size_, flat, T(factor)}, worker, team);
   barrier_.wait(team);
   return true;
 }
@@ -343,9 +342,8 @@ template <class T> void Executor<T>::infer(const BatchSource<T>& source, const s
   index per_sample = 1;
   for (const Tensor& t : program_.tensors)
     if (t.storage == &t - program_.tensors.data()) per_sample = std::max(per_sample, t.per_sample);
-  const index fits =
-      std::clamp<index>(kInferenceBytes / (8 * per_sample * index(sizeof(T))) / kRowBlock * kRowBlock,
-                        kRowBlock, kInferenceRows);
+  const index fits = std::clamp<index>(
+      kInferenceBytes / 8 / index(sizeof(T)) / per_sample / kRowBlock * kRowBlock, kRowBlock, kInferenceRows);
   const index chunk = std::min(source.rows, fits);
   reserve(chunk);
   std::vector<index> sizes;

@@ -64,7 +64,6 @@ template <class T> class Executor {
   void infer(const BatchSource<T>& source, const std::vector<T*>& outputs);
 
   const Graph& graph() const { return graph_; }
-  const Options& options() const { return options_; }
   const T* output(index i = 0) const { return address<T>(program_.outputs[std::size_t(i)]); }
   index taps() const { return index(program_.tap_values.size()); }
   const T* tap_value(index i) const { return address<T>(program_.tap_values[std::size_t(i)]); }
@@ -76,6 +75,7 @@ template <class T> class Executor {
   // The gradient of a parameter after a run with request.update == false; null if frozen.
   const T* gradient(int parameter) const;
   index flat_size() const { return flat_size_; }
+  int accumulated() const { return accumulated_; }  // gradients that the next update will use
   void forget_accumulated() { accumulated_ = 0; }
   index arena_bytes() const { return arena_.size(); }
   bool by_rows() const { return program_.by_rows; }

@@ -1,6 +1,7 @@
 // update.cpp — see update.h.
 #include "update.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace gv::plan {
@@ -27,7 +28,8 @@ template <class T> typename Update<T>::Correction Update<T>::correction_after(st
 }
 
 template <class T> void Update<T>::prepare() {
-  if (settled_) return;
+  // Whoever has the state may set the counts back.
+  if (settled_ && std::find(updates_, updates_ + own_.size(), 0) == updates_ + own_.size()) return;
   settled_ = settings.rule == Rule::sgd;
   std::int64_t last = -1;
   Correction correction;

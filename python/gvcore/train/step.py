@@ -52,7 +52,8 @@ class TrainStep:
     -----
     A step that fails (a loss or a clipped gradient norm that is not finite, an exception in a loss written in
     Python) leaves parameters, running statistics and the optimiser's state as they were, to the bit.
-    Several threads may call one step; they wait for each other.
+    Gradients that were accumulated stay, too, unless the norm of their sum is not finite: then they are
+    dropped. Several threads may call one step; they wait for each other.
 
     With ``checkpoint_every=k`` (Chen et al.) a net of D layers of width W, each of which keeps a values of a
     row for its own backward (1 with batch norm, 2 without it or in a residual block of one layer), needs for
@@ -200,12 +201,17 @@ class TrainStep:
         plan = self._ready(batch, stored=stored)
         core = self._bound(plan)
         request = self._describe(self.optimizer.lr_at(self.updates) if lr is None else lr, accumulate)
-        if isinstance(self.loss, Loss):
-            loss, norm, self.workers = core.step(
-                batch.inputs, batch.target, batch.sample_weight, batch.order, request
-            )
-        else:
-            loss, norm, self.workers = self._split(core, batch, request)
+        try:
+            if isinstance(self.loss, Loss):
+                loss, norm, self.workers = core.step(
+                    batch.inputs, batch.target, batch.sample_weight, batch.order, request
+                )
+            else:
+                loss, norm, self.workers = self._split(core, batch, request)
+        except FloatingPointError:
+            if not core.accumulated:
+                self._accumulating = None
+            raise
         self.gradient_norm = norm if self.clip_norm is not None and not accumulate else None
         self.calls += 1
         self.updates += not accumulate
