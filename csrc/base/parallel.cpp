@@ -83,39 +83,42 @@ int threads_that_can_be_made(int wanted) {
 }
 
 struct Setting {
-  int threads;
-  const char* reason;
-  int openmp_at_start;  // omp_get_max_threads() before anyone limited it
-  int processors;
+  std::atomic<int> threads;
+  std::atomic<const char*> reason;
+  const int openmp_at_start;  // omp_get_max_threads() before anyone limited it
+  const int processors;
+  Setting();
 };
 
-Setting initial() {
+Setting::Setting()
+    : threads(affinity()),
+      reason("processors this process may run on"),
+      openmp_at_start(openmp_threads()),
+      processors(affinity()) {
 #if defined(_OPENMP) && (defined(__unix__) || defined(__APPLE__))
   // The child of a process that used libgomp would wait for threads that fork did not copy.
   pthread_atfork([] { omp_pause_resource_all(omp_pause_soft); }, nullptr, nullptr);
 #endif
-  Setting s{affinity(), "processors this process may run on", openmp_threads(), affinity()};
-  if (const int quota = cgroup_quota(); quota > 0 && quota < s.threads) {
-    s.threads = quota;
-    s.reason = "CPU quota of the control group";
+  if (const int quota = cgroup_quota(); quota > 0 && quota < threads) {
+    threads = quota;
+    reason = "CPU quota of the control group";
   }
-  if (std::getenv("OMP_NUM_THREADS") && s.openmp_at_start < s.threads) {
-    s.threads = s.openmp_at_start;
-    s.reason = "OMP_NUM_THREADS";
+  if (std::getenv("OMP_NUM_THREADS") && openmp_at_start < threads) {
+    threads = openmp_at_start;
+    reason = "OMP_NUM_THREADS";
   }
   if (const char* text = std::getenv("GVCORE_NUM_THREADS"); text && std::atoi(text) > 0) {
-    s.threads = threads_that_can_be_made(std::min(std::atoi(text), kMostThreads));
-    s.reason = "GVCORE_NUM_THREADS";
+    threads = threads_that_can_be_made(std::min(std::atoi(text), kMostThreads));
+    reason = "GVCORE_NUM_THREADS";
   }
 #if !defined(_OPENMP)
-  s.threads = 1;
-  s.reason = "built without OpenMP";
+  threads = 1;
+  reason = "built without OpenMP";
 #endif
-  return s;
 }
 
 Setting& setting() {
-  static Setting s = initial();
+  static Setting s;
   return s;
 }
 
@@ -132,7 +135,8 @@ inline void pause() {
 int num_threads() {
   const Setting& s = setting();
   const int openmp = openmp_threads();  // threadpoolctl limits through this
-  return openmp != s.openmp_at_start ? std::min(s.threads, openmp) : s.threads;
+  const int threads = s.threads;
+  return openmp != s.openmp_at_start ? std::min(threads, openmp) : threads;
 }
 
 int set_num_threads(int n) {
