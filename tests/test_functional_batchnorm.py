@@ -318,6 +318,32 @@ def test_inference_without_features(isa, dtype, rows):
     assert F.batch_norm_inference(np.zeros((rows, 0), dtype), none, none).shape == (rows, 0)
 
 
+@pytest.mark.parametrize("columns", [3, 40, 300])
+@pytest.mark.parametrize("scale", [1e18, 1e19, 3e37])
+def test_values_whose_squares_overflow(isa, columns, scale):
+    """The reciprocal deviation is a float all the same; only the columns that need it are found again."""
+    small = normal(300, columns, dtype=np.float32)
+    large = small.copy()
+    large[:, 1] *= np.float32(scale)
+    y, mean, rstd = F.batch_norm(large)
+    exact = o.wide(large[:, 1])
+    expected = (exact - exact.mean()) / exact.std()
+    np.testing.assert_allclose(y[:, 1], expected, rtol=1e-5, atol=1e-5)
+    assert rstd[1] == pytest.approx(1 / exact.std(), rel=1e-6)
+    others = np.arange(columns) != 1
+    np.testing.assert_array_equal(y[:, others], F.batch_norm(small)[0][:, others])
+
+
+def test_values_that_are_not_finite_stay_in_their_columns(isa):
+    x = normal(200, 9, dtype=np.float32)
+    clean = F.batch_norm(x)[0]
+    x[3, 2], x[140, 5] = np.inf, np.nan
+    y = F.batch_norm(x)[0]
+    assert np.isnan(y[:, [2, 5]]).all()
+    others = [0, 1, 3, 4, 6, 7, 8]
+    np.testing.assert_array_equal(y[:, others], clean[:, others])
+
+
 def test_backward_against_central_differences():
     x, dy = normal(7, 5), normal(7, 5, seed=1)
     gamma, beta = parameters(5, np.float64)

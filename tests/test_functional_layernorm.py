@@ -160,6 +160,15 @@ def test_nan_stays_in_its_row(isa):
     np.testing.assert_array_equal(np.delete(y, 2, axis=0), np.delete(plain, 2, axis=0))
 
 
+@pytest.mark.parametrize("scale", [1e18, 1e19, 3e37])
+def test_values_whose_squares_overflow(isa, scale):
+    x = normal(5, 70, dtype=np.float32)
+    x[2] *= np.float32(scale)
+    y = F.layer_norm(x)[0]
+    exact = o.wide(x[2])
+    np.testing.assert_allclose(y[2], (exact - exact.mean()) / exact.std(), rtol=1e-5, atol=1e-5)
+
+
 def test_backward_against_central_differences():
     x, dy = normal(3, 2, 7), normal(3, 2, 7, seed=1)
     gamma, beta = parameters(7, np.float64)

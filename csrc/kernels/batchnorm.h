@@ -34,7 +34,7 @@ template <class T, int G, class Body> inline void for_column_groups(index cols, 
   if (j < cols) body(ColumnGroup<T, 1, false>{j, cols - j});
 }
 
-// Register budgets: sums hold 2 * G * kBlockPartials accumulators, applications up to 6 * G vectors.
+// Register budgets: sums hold 2 or 3 * G * kBlockPartials accumulators, applications up to 6 * G vectors.
 #if defined(__AVX512F__)
 constexpr int kSumVectors = 2, kApplyVectors = 4;
 #else
@@ -220,11 +220,38 @@ inline void moments_as(index rows, index cols, const T* x, index ldx, Next next,
   });
 }
 
+// The moments of one column in double, in which the square of no float overflows.
+template <class T>
+__attribute__((noinline, cold)) void wide_moments(index rows, const T* x, index ldx, double* mean,
+                                                  double* m2) {
+  *mean = *m2 = 0;
+  for (index r = 0; r < rows; ++r) *mean += double(x[r * ldx]);
+  *mean /= double(rows);
+  for (index r = 0; r < rows; ++r) {
+    const double d = double(x[r * ldx]) - *mean;
+    *m2 += d * d;
+  }
+}
+
+// Finds the columns again whose squares were more than T holds, or which are not finite.
+template <class T>
+inline void widen_where_overflown(index rows, index cols, const T* x, index ldx, double* mean, double* m2) {
+  vec<double> zeros = {};  // unless one of m2 is infinite or NaN
+  for_wide_columns(cols, [&](index j, index n) { zeros += load_wide(m2 + j, n) - load_wide(m2 + j, n); });
+  double lane[lanes<double>()], sum = 0;
+  store(lane, zeros);
+  for (const double l : lane) sum += l;
+  if (sum == 0) return;
+  for (index j = 0; j < cols; ++j)
+    if (m2[j] - m2[j] != 0) wide_moments(rows, x + j, ldx, mean + j, m2 + j);
+}
+
 template <class T>
 void moments(index rows, index cols, const T* x, index ldx, const T* next, double* mean,
              double* m2) noexcept {
   if (next) moments_as(rows, cols, x, ldx, NextTile<T>(next, rows, cols, ldx), mean, m2);
   else moments_as(rows, cols, x, ldx, Nothing{}, mean, m2);
+  widen_where_overflown(rows, cols, x, ldx, mean, m2);
 }
 
 template <class T>

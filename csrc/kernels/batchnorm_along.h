@@ -46,6 +46,7 @@ void moments_along(index rows, index cols, const T* x, index ldx, double* mean, 
     const auto read = [&](index r, int v) { return group.read(x + r * ldx, v); };
     moments_around<T>(group, rows, around, read, [] {}, mean, m2);
   });
+  widen_where_overflown(rows, cols, x, ldx, mean, m2);
 }
 
 template <class T>

@@ -12,6 +12,18 @@ namespace {
 template <class T> struct RowMoments {
   T mean, shift, rstd;
 };
+template <class T> inline RowMoments<T> row_moments_of(double mean, double variance, double eps) {
+  const T m = T(mean);
+  return {m, T(mean - double(m)), T(1 / sqrt(set1<double>(variance + eps))[0])};
+}
+// In double, in which the square of no float overflows.
+template <class T>
+__attribute__((noinline, cold)) RowMoments<T> wide_row_moments(index cols, const T* x, double eps) {
+  double mean = 0, m2 = 0;
+  for (index j = 0; j < cols; ++j) mean += double(x[j]) / double(cols);
+  for (index j = 0; j < cols; ++j) m2 += (double(x[j]) - mean) * (double(x[j]) - mean);
+  return row_moments_of<T>(mean, m2 / double(cols), eps);
+}
 template <class T> inline RowMoments<T> row_moments(index cols, const T* x, double eps) {
   const T first = x[0];
   const double offset =
@@ -22,7 +34,7 @@ template <class T> inline RowMoments<T> row_moments(index cols, const T* x, doub
     const vec<T> d = (load_n(x + j, n) - m) - shift;
     return d * d;
   });
-  return {m, shift, T(1 / sqrt(set1<double>(m2 / double(cols) + eps))[0])};
+  return m2 - m2 == 0 ? row_moments_of<T>(mean, m2 / double(cols), eps) : wide_row_moments<T>(cols, x, eps);
 }
 
 template <class T>
