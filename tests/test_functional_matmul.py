@@ -293,6 +293,30 @@ def test_matmul_refuses_outs(dtype):
         F.matmul(a, b, out=[[0.0] * 5] * 4)
 
 
+def test_outs_whose_elements_share_memory_are_refused():
+    memory = np.zeros(100, np.float32)
+    a, b = normal(3, 2, 2, dtype=np.float32), normal(2, 2, dtype=np.float32)
+    for strides in [(4, 8, 4), (0, 8, 4), (16, 4, 4)]:
+        out = np.lib.stride_tricks.as_strided(memory, (3, 2, 2), strides)
+        with rejected("matmul", ValueError, memory):
+            F.matmul(a, b, out=out)
+    with rejected("relu", ValueError, memory):
+        F.relu(normal(4, 4, dtype=np.float32), out=np.lib.stride_tricks.as_strided(memory, (4, 4), (0, 4)))
+    spread = np.lib.stride_tricks.as_strided(memory, (3, 2, 2), (8, 32, 4))  # fits between its own rows
+    np.testing.assert_array_equal(F.matmul(a, b, out=spread), F.matmul(a, b))
+
+
+def test_out_beside_the_operand_in_one_array(isa):
+    """Different columns of one matrix share no memory, though they lie between each other."""
+    both = normal(5, 10, dtype=np.float32)
+    weight = normal(4, 6, dtype=np.float32)
+    expected = F.linear(both[:, 4:].copy(), weight)
+    F.linear(both[:, 4:], weight, out=both[:, :4])
+    np.testing.assert_array_equal(both[:, :4], expected)
+    with rejected("linear", ValueError, both):
+        F.linear(both[:, 3:9], weight, out=both[:, :4])
+
+
 @each_dtype
 def test_matmul_refuses_overlap(dtype):
     x = normal(4, 4, dtype=dtype)

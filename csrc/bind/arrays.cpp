@@ -1,6 +1,8 @@
 // arrays.cpp — see arrays.h.
 #include "arrays.h"
 
+#include <algorithm>
+#include <cstdlib>
 #include <memory>
 
 #include "../base/memory.h"
@@ -34,6 +36,29 @@ bool same_array(const Array& a, const Array& b) {
     if (a.shape(i) != b.shape(i) || (a.shape(i) > 1 && a.stride(i) != b.stride(i))) return false;
   }
   return true;
+}
+
+// Whether two matrices are different columns of one.
+bool side_by_side(const Array& a, const Array& b) {
+  if (a.ndim() != 2 || b.ndim() != 2 || a.stride(-2) != b.stride(-2)) return false;
+  const index row = a.stride(-2), item = a.itemsize();
+  if (a.stride(-1) != item || b.stride(-1) != b.itemsize() || row < a.shape(-1) * item) return false;
+  const index between = ((b.data() - a.data()) % row + row) % row;
+  return between >= a.shape(-1) * item && between + b.shape(-1) * b.itemsize() <= row;
+}
+
+// Whether elements may share memory: from the nearest axis to the farthest, each must step over those before it.
+bool folded(const Array& a) {
+  std::vector<std::pair<index, index>> axes;  // (stride, size)
+  for (int i = 0; i < a.ndim(); ++i)
+    if (a.shape(i) > 1) axes.emplace_back(std::abs(a.stride(i)), a.shape(i));
+  std::sort(axes.begin(), axes.end());
+  index span = a.itemsize();
+  for (const auto& [stride, size] : axes) {
+    if (stride < span) return a.size() > 0;
+    span += stride * (size - 1);
+  }
+  return false;
 }
 
 Rows whole(const Array& a) {
@@ -238,13 +263,16 @@ Array output(const char* op, const py::object& out, DType dtype, const Shape& sh
     refuse_kind(op, dtype == DType::f32 ? "out to be float32" : "out to be float64", a.dtype_text());
   expect_shape(op, a, shape);
   if (!a.writeable()) refuse(op, "out to be writeable", "a read-only array of shape " + a.shape_text());
+  if (folded(a))
+    refuse(op, "out to have memory of its own for every element",
+           "strides " + std::string(py::str(a.object().attr("strides"))) + " for shape " + a.shape_text());
   return a;
 }
 
 void expect_apart(const char* op, const Array& out, const Array& other, bool same_allowed) {
   if (!other) return;
   const Extent a = extent(out), b = extent(other);
-  if (!(a.first < b.last && b.first < a.last)) return;
+  if (!(a.first < b.last && b.first < a.last) || side_by_side(out, other)) return;
   if (same_allowed && same_array(out, other)) return;
   refuse(op, std::string(out.name()) + " to share no memory with " + other.name(),
          "overlapping arrays of shapes " + out.shape_text() + " and " + other.shape_text());

@@ -1,6 +1,6 @@
 // arrays.h — NumPy arrays as the engine needs them: checked, as rows of contiguous elements, with
 // the text of every refusal, "[op] expected …, got …". Inputs are copied where their memory does
-// not serve; outputs never are. Not here: what an operation means or which shapes it wants.
+// not serve; an output is itself written. Not here: what an operation means or which shapes it wants.
 #pragma once
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -89,7 +89,8 @@ Array new_array(DType dtype, const Shape& shape, const char* name = "out");
 Array lasting_zeros(DType dtype, const Shape& shape);
 // out itself, checked, or a new array if it is None.
 Array output(const char* op, const py::object& out, DType dtype, const Shape& shape);
-// Refuses arrays that share memory, unless `same_allowed` and they are the same array.
+// Refuses arrays whose memory overlaps, unless `same_allowed` and they are the same array. Different columns of one
+// matrix do not overlap; other arrays that lie between each other's elements are taken to.
 void expect_apart(const char* op, const Array& out, const Array& other, bool same_allowed);
 
 // The axis counted from 0, ValueError where there is none.
