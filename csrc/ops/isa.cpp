@@ -10,17 +10,26 @@ namespace {
 
 using kernels::KernelTable;
 
+// All that a level of x86-64 names and the compiler may use: a virtual machine may hide any part of it.
+#if defined(__clang__) && __clang_major__ < 18  // which knows features, but no levels
+#define GV_RUNS_V3 \
+  (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+#define GV_RUNS_V4                                                                          \
+  (GV_RUNS_V3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && \
+   __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&              \
+   __builtin_cpu_supports("avx512cd"))
+#else
+#define GV_RUNS_V3 __builtin_cpu_supports("x86-64-v3")
+#define GV_RUNS_V4 __builtin_cpu_supports("x86-64-v4")
+#endif
+
 std::vector<const KernelTable*> tables() {
   std::vector<const KernelTable*> found;
 #if defined(GV_HAVE_AVX512)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("fma"))
-    found.push_back(&gv_kernels_avx512);
+  if (GV_RUNS_V4) found.push_back(&gv_kernels_avx512);
 #endif
 #if defined(GV_HAVE_AVX2)
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
-    found.push_back(&gv_kernels_avx2);
+  if (GV_RUNS_V3) found.push_back(&gv_kernels_avx2);
 #endif
   found.push_back(&gv_kernels_scalar);
   return found;
