@@ -69,6 +69,5 @@ void register_graph(py::module_& m) {
       .def("tap", &Graph::tap)
       .def("shape", &trailing)
       .def_property_readonly("nodes", [](const Graph& g) { return g.nodes().size(); })
-      .def_property_readonly("outputs", [](const Graph& g) { return g.outputs(); })
-      .def_property_readonly("has_batchnorm", &Graph::has_batchnorm);
+      .def_property_readonly("outputs", [](const Graph& g) { return g.outputs(); });
 }

@@ -93,15 +93,18 @@ template <class T> class Plan {
  public:
   Plan(const Graph& graph, const py::dict& options, const py::object& loss, const py::object& optimizer) {
     Options o;
-    o.training = options["training"].cast<bool>();
+    o.training = trains_ = options["training"].cast<bool>();
     o.gradients = options["gradients"].cast<bool>();
     o.update_inside = options["update_inside"].cast<bool>();
     o.fuse = options["fuse"].cast<bool>();
     if (options.contains("checkpoint_every")) o.checkpoint_every = options["checkpoint_every"].cast<index>();
     if (!loss.is_none()) loss_ = std::make_unique<LossSettings>(loss_settings(loss.cast<py::dict>()));
     std::unique_ptr<OptimizerSettings> settings;
-    if (!optimizer.is_none())
+    if (!optimizer.is_none()) {
       settings = std::make_unique<OptimizerSettings>(optimizer_settings(optimizer.cast<py::dict>()));
+      updates_ = true;
+      states_ = settings->states();
+    }
     executor_ = std::make_unique<Executor<T>>(graph, o, loss_.get(), settings.get());
   }
 
@@ -110,18 +113,21 @@ template <class T> class Plan {
     const Busy busy(executor_->busy());
     const Graph& g = executor_->graph();
     Bindings<T> net;
+    if (parameters.size() != g.parameters().size() || buffers.size() != g.buffers().size() ||
+        state.size() != std::size_t(states_))
+      throw py::value_error("[plan] expected as many parameters, buffers and states as the plan has");
     for (std::size_t i = 0; i < g.parameters().size(); ++i)
       net.parameters.push_back(
-          memory<T>(parameters[i], g.parameters()[i].name.c_str(), true, g.parameters()[i].size));
+          memory<T>(parameters[i], g.parameters()[i].name.c_str(), updates_, g.parameters()[i].size));
     for (std::size_t i = 0; i < g.buffers().size(); ++i)
-      net.running.push_back(memory<T>(buffers[i], g.buffers()[i].name.c_str(), true, g.buffers()[i].size));
+      net.running.push_back(memory<T>(buffers[i], g.buffers()[i].name.c_str(), trains_, g.buffers()[i].size));
     OptimizerState<T> own;
     for (std::size_t i = 0; i < state.size(); ++i)
       own.state[i] = memory<T>(state[i], "optimiser state", true, executor_->flat_size());
-    if (!updates.is_none())
-      own.updates = memory<std::int64_t>(updates, "updates", true, index(g.parameters().size()));
+    if (updates_) own.updates = memory<std::int64_t>(updates, "updates", true, index(g.parameters().size()));
     executor_->bind(net, own);
     keep_ = py::make_tuple(parameters, buffers, state, updates);
+    rows_ = rows_between_ = -1;
   }
 
   py::list infer(const py::list& inputs) {
@@ -165,9 +171,9 @@ template <class T> class Plan {
     BatchSource<T>& source = source_;
     load(source, inputs, order);
     load_target(source, target, sample_weight);
+    const double* rate = memory<double>(rates, "rates", false);
     const index n = py::reinterpret_borrow<py::array>(rates).size(), rows = source.rows;
     const std::int64_t* cut = memory<std::int64_t>(cuts, "cuts", false, n + 1);
-    const double* rate = memory<double>(rates, "rates", false, n);
     double* loss = memory<double>(losses, "losses", true, n);
     for (index i = 0; i < n; ++i)
       if (cut[i] < 0 || cut[i] >= cut[i + 1] || cut[i + 1] > rows)
@@ -193,6 +199,7 @@ template <class T> class Plan {
         }
       }
     }
+    rows_ = source.rows;
     if (result.status != Status::ok && done == 0) refuse(result);
     return done;
   }
@@ -200,6 +207,7 @@ template <class T> class Plan {
   // The first half of a step whose loss is written in Python: returns the prediction.
   py::array_t<T> forward(const py::list& inputs, const py::object& order, StepRequest request) {
     const Busy busy(executor_->busy());
+    if (loss_) throw std::runtime_error("[plan] expected a plan without a loss of its own");
     BatchSource<T> source;
     load(source, inputs, order);
     request.backward = false;
@@ -230,6 +238,7 @@ template <class T> class Plan {
   // Copies of the gradients of the last step that stored them, by parameter; None where frozen.
   py::list gradients() const {
     const Busy busy(executor_->busy());
+    if (rows_ < 0) throw std::runtime_error("[plan] expected a step before gradients");
     py::list result;
     const Graph& g = executor_->graph();
     for (std::size_t i = 0; i < g.parameters().size(); ++i) {
@@ -249,6 +258,7 @@ template <class T> class Plan {
   // as of the last step, which had `rows` samples.
   py::list taps(index rows) const {
     const Busy busy(executor_->busy());
+    if (rows != rows_) throw std::runtime_error("[plan] expected a step of so many rows before taps");
     py::list result;
     const Graph& g = executor_->graph();
     for (index i = 0; i < executor_->taps(); ++i) {
@@ -282,11 +292,21 @@ template <class T> class Plan {
     return result;
   }
 
+  void forget_accumulated() {
+    const Busy busy(executor_->busy());
+    executor_->forget_accumulated();
+  }
+
   Executor<T>& executor() { return *executor_; }
 
  private:
   void load(BatchSource<T>& source, const py::list& inputs, const py::object& order) {
+    if (keep_.empty()) throw std::runtime_error("[plan] expected a plan that is bound");
+    rows_between_ = -1;
     const Graph& g = executor_->graph();
+    if (inputs.size() != g.inputs().size())
+      throw py::value_error("[plan] expected " + std::to_string(g.inputs().size()) + " inputs, got " +
+                            std::to_string(inputs.size()));
     index samples = -1;
     source.inputs.clear();
     source.rows_after = 0;
@@ -310,6 +330,7 @@ template <class T> class Plan {
   }
 
   void load_target(BatchSource<T>& source, const py::object& target, const py::object& sample_weight) {
+    if (!loss_) throw std::runtime_error("[plan] expected a plan with a loss");
     const Shape& s = executor_->graph().node(executor_->graph().outputs()[0]).shape;
     const index classes = s.last();
     if (loss_->kind == LossKind::cross_entropy) {
@@ -330,6 +351,7 @@ template <class T> class Plan {
 
   py::tuple run(const BatchSource<T>& source, const StepRequest& request) {
     StepResult result;
+    rows_ = source.rows;
     {
       const bind::GilReleased released;
       result = executor_->run(source, request);
@@ -365,8 +387,12 @@ template <class T> class Plan {
   std::unique_ptr<LossSettings> loss_;
   std::unique_ptr<Executor<T>> executor_;
   BatchSource<T> source_;
-  py::tuple keep_;
-  index samples_ = 0, rows_between_ = -1;
+  bool trains_ = false, updates_ = false;
+  int states_ = 0;
+  py::tuple keep_;  // what is bound
+  index samples_ = 0;
+  index rows_ = -1;  // of the last step, whose gradients and taps are there
+  index rows_between_ = -1;  // of a forward that waits for its backward
 };
 
 template <class T> void register_plan_of(py::module_& m, const char* name) {
@@ -383,7 +409,8 @@ template <class T> void register_plan_of(py::module_& m, const char* name) {
       .def("gradients", &P::gradients)
       .def("taps", &P::taps)
       .def("traffic", &P::traffic)
-      .def("forget_accumulated", [](P& p) { p.executor().forget_accumulated(); })
+      .def("forget_accumulated", &P::forget_accumulated)
+      .def_property_readonly("accumulated", [](P& p) { return p.executor().accumulated(); })
       .def_property_readonly("flat_size", [](P& p) { return p.executor().flat_size(); })
       .def_property_readonly("instructions", [](P& p) { return p.executor().instructions(); })
       .def_property_readonly("barriers", [](P& p) { return p.executor().barriers(); })

@@ -16,6 +16,13 @@ std::string text(const std::vector<index>& sizes) {
   return s + (sizes.size() == 1 ? ",)" : ")");
 }
 
+// Numbers come from Python, and may be those of another graph.
+template <class Item> const Item& item(const std::vector<Item>& items, const char* what, int number) {
+  if (number < 0 || std::size_t(number) >= items.size())
+    fail("graph", std::string("the number of a ") + what + " of this graph", std::to_string(number));
+  return items[std::size_t(number)];
+}
+
 const char* name_of(Op op) {
   switch (op) {
     case Op::add:
@@ -87,24 +94,30 @@ NodeId Graph::input(Shape shape) {
   return inputs_.back();
 }
 
-void Graph::output(NodeId x) { outputs_.push_back(x); }
-
-void Graph::tap(NodeId x) { taps_.push_back(x); }
-
-bool Graph::has_batchnorm() const {
-  return std::any_of(nodes_.begin(), nodes_.end(), [](const Node& n) { return n.op == Op::batchnorm; });
+void Graph::output(NodeId x) {
+  (void)node(x);
+  outputs_.push_back(x);
 }
+
+void Graph::tap(NodeId x) {
+  (void)node(x);
+  taps_.push_back(x);
+}
+
+const Node& Graph::node(NodeId id) const { return item(nodes_, "value", id); }
+const ParameterInfo& Graph::parameter(int number) const { return item(parameters_, "parameter", number); }
+const BufferInfo& Graph::buffer(int number) const { return item(buffers_, "buffer", number); }
 
 void Graph::check_vector(const char* op, const char* what, int parameter, index size) const {
   if (parameter < 0) return;
-  const ParameterInfo& p = parameters_[std::size_t(parameter)];
+  const ParameterInfo& p = this->parameter(parameter);
   if (p.shape.size() != 1 || p.size != size)
     fail(op, std::string(what) + " of shape (" + std::to_string(size) + ",)", text(p.shape));
 }
 
 NodeId Graph::linear(NodeId x, int weight, int bias) {
   const Node& in = node(x);
-  const ParameterInfo& w = parameters_[std::size_t(weight)];
+  const ParameterInfo& w = parameter(weight);
   if (w.shape.size() != 2) fail("linear", "weight of shape (out_features, in_features)", text(w.shape));
   if (in.shape.rank < 1)
     fail("linear", "x of shape (batch, …, " + std::to_string(w.shape[1]) + ")", in.shape.text());
@@ -121,7 +134,7 @@ NodeId Graph::linear(NodeId x, int weight, int bias) {
 
 NodeId Graph::matmul_parameter(NodeId x, int parameter) {
   const Node& in = node(x);
-  const ParameterInfo& p = parameters_[std::size_t(parameter)];
+  const ParameterInfo& p = this->parameter(parameter);
   if (p.shape.size() != 2 || in.shape.rank < 1 || in.shape.last() != p.shape[0])
     fail("matmul", "x (batch, …, k) and a parameter (k, n)", in.shape.text() + " and " + text(p.shape));
   Node out{Op::matmul_parameter, in.shape, {x}};
@@ -163,7 +176,7 @@ NodeId Graph::affine(NodeId x, double scale, double shift) {
 }
 
 NodeId Graph::with_parameter(Op op, NodeId x, int parameter) {
-  const ParameterInfo& p = parameters_[std::size_t(parameter)];
+  const ParameterInfo& p = this->parameter(parameter);
   Shape given;
   given.rank = int(p.shape.size());
   const bool fits = given.rank <= 3;
@@ -193,7 +206,8 @@ NodeId Graph::softmax(NodeId x, bool log) {
 NodeId Graph::batchnorm(NodeId x, int gamma, int beta, int running_mean, int running_var, double eps,
                         double momentum) {
   const Shape& shape = node(x).shape;
-  const index features = buffers_[std::size_t(running_mean)].size;
+  const index features = buffer(running_mean).size;
+  (void)buffer(running_var);
   if (shape.rank < 1 || shape.last() != features)
     fail("batch_norm", "x of shape (batch, …, " + std::to_string(features) + ")", shape.text());
   check_vector("batch_norm", "gamma", gamma, features);

@@ -98,17 +98,18 @@ class Graph {
   void output(NodeId x);
   void tap(NodeId x);  // keep its value, and the gradient with respect to it, to be looked at after a step
 
-  const Node& node(NodeId id) const { return nodes_[std::size_t(id)]; }
+  const Node& node(NodeId id) const;  // of this graph, else std::invalid_argument
   const std::vector<Node>& nodes() const { return nodes_; }
   const std::vector<NodeId>& inputs() const { return inputs_; }
   const std::vector<NodeId>& outputs() const { return outputs_; }
   const std::vector<NodeId>& taps() const { return taps_; }
   const std::vector<ParameterInfo>& parameters() const { return parameters_; }
   const std::vector<BufferInfo>& buffers() const { return buffers_; }
-  bool has_batchnorm() const;
 
  private:
   NodeId append(Node node);
+  const ParameterInfo& parameter(int number) const;
+  const BufferInfo& buffer(int number) const;
   NodeId expanded(NodeId x, const Shape& shape);
   void check_vector(const char* op, const char* what, int parameter, index size) const;
 

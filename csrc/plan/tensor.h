@@ -1,7 +1,8 @@
 // tensor.h — the memory that instructions read and write, before it has an address: a tensor is a
-// number, a size affine in the batch, and a place. layout.h gives those in the arena an offset.
+// number, a size affine in the batch, and a place. layout (program.h) gives those in the arena an offset.
 #pragma once
 #include <climits>
+#include <new>
 #include <vector>
 
 #include "../base/types.h"
@@ -26,7 +27,13 @@ struct Tensor {
   int first_phase = INT_MAX, last_phase = -1;
   TensorId storage = -1;            // whose memory it uses: itself, or the tensor it overwrites
 
-  index bytes(index batch) const { return (per_sample * batch + fixed) * element_bytes; }
+  // More than any memory is refused here, so that sums over all tensors of a program do not overflow.
+  index bytes(index batch) const {
+    constexpr double kMost = double(index(1) << 44);
+    const double exact = (double(per_sample) * double(batch) + double(fixed)) * element_bytes;
+    if (exact > kMost) throw std::bad_alloc();
+    return (per_sample * batch + fixed) * element_bytes;
+  }
 };
 
 // A tensor as an instruction holds it: the number, and the address once the plan is laid out.
