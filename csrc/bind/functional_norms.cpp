@@ -102,7 +102,7 @@ py::tuple batch_norm(const py::object& x_in, const py::object& gamma_in, const p
       pieces.take(repeated, ops::batchnorm_repeated(g.rows, g.cols, region.workers)).place();
       run_by_rows(k, g, region, work, repeated);
     } else {
-      pieces.take(work, ops::batchnorm_forward_scratch(g.rows, g.cols)).place();
+      pieces.take(work, ops::batchnorm_forward_scratch(g.cols)).place();
       region.run([&](int worker, int workers) { ops::run(k, g, work, worker, workers); });
     }
   });
@@ -148,7 +148,7 @@ py::tuple batch_norm_backward(const py::object& dy_in, const py::object& x_in, c
       pieces.take(work, ops::batchnorm_backward_blocks(g.rows, g.cols));
       pieces.take(repeated, ops::batchnorm_repeated(g.rows, g.cols, region.workers)).place();
     } else {
-      pieces.take(work, ops::batchnorm_backward_scratch(g.rows, g.cols)).place();
+      pieces.take(work, ops::batchnorm_backward_scratch(g.cols)).place();
     }
     // The mean comes rounded; what it lost matters where it is large against the spread.
     g.shift = g.found_shift = shift;

@@ -87,17 +87,12 @@ template <class T> double sum_of_squares(index n, const T* x) noexcept {
   });
 }
 
-template <class T> double sum(index n, const T* x) noexcept {
-  return row_sum<T>(n, [&](index i, auto k) { return load_n(x + i, k); });
-}
-
 template <class T> constexpr void add_optim(Kernels<T>& k) {
   k.sgd = &sgd<T>;
   k.adam = &adam<T>;
   k.scale = &scale<T>;
   k.accumulate = &accumulate<T>;
   k.sum_of_squares = &sum_of_squares<T>;
-  k.sum = &sum<T>;
 }
 
 }  // namespace

@@ -227,9 +227,8 @@ template <class T> struct Kernels {
   void (*adam)(index n, T* p, const T* g, T* exp_avg, T* exp_avg_sq, const AdamParams& params);
   void (*scale)(index n, T* x, T factor);
   void (*accumulate)(index n, T* x, const T* y);  // x += y
-  // One chunk of n <= kRowChunk elements: Σ x², Σ x (partials in T, result in double).
+  // One chunk of n <= kRowChunk elements: Σ x² (partials in T, result in double).
   double (*sum_of_squares)(index n, const T* x);
-  double (*sum)(index n, const T* x);
 
   // ---- random.h: element i of a call is logical element first + i ---------------------------
   // y = keep ? x/(1-p) : 0; keep when the uniform number is >= p. y may be x.

@@ -123,7 +123,7 @@ template <class T>
 void run(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, double* scratch, int worker,
          int workers) noexcept {
   for_panels<T>(args.rows, share(args.cols, kColumnGrain<T>, worker, workers), 1, [&](Range cols) {
-    batchnorm_forward_panel(k, args, cols, scratch + batchnorm_forward_scratch(args.rows, cols.first));
+    batchnorm_forward_panel(k, args, cols, scratch + batchnorm_forward_scratch(cols.first));
   });
 }
 
@@ -131,7 +131,7 @@ template <class T>
 void run(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, double* scratch, int worker,
          int workers) noexcept {
   for_panels<T>(args.rows, share(args.cols, kColumnGrain<T>, worker, workers), 2, [&](Range cols) {
-    batchnorm_backward_panel(k, args, cols, scratch + batchnorm_backward_scratch(args.rows, cols.first));
+    batchnorm_backward_panel(k, args, cols, scratch + batchnorm_backward_scratch(cols.first));
   });
 }
 

@@ -45,8 +45,8 @@ template <class T> struct BatchNormBackward {
 };
 
 // Doubles of scratch that a panel of so many columns needs.
-constexpr index batchnorm_forward_scratch(index, index cols) { return 4 * cols; }
-constexpr index batchnorm_backward_scratch(index, index cols) { return 6 * cols; }
+constexpr index batchnorm_forward_scratch(index cols) { return 4 * cols; }
+constexpr index batchnorm_backward_scratch(index cols) { return 6 * cols; }
 
 // mean and m2 of the columns; rows >= 1.
 template <class T>
@@ -70,7 +70,7 @@ template <class T>
 void batchnorm_backward_panel(const kernels::Kernels<T>& k, const BatchNormBackward<T>& args, Range cols,
                               double* scratch) noexcept;
 
-// A worker's share of the whole. scratch belongs to all: batchnorm_*_scratch(rows, cols) doubles.
+// A worker's share of the whole. scratch belongs to all: batchnorm_*_scratch(cols) doubles.
 template <class T>
 void run(const kernels::Kernels<T>& k, const BatchNormForward<T>& args, double* scratch, int worker,
          int workers) noexcept;

@@ -82,8 +82,7 @@ template <class T> void Lowering<T>::forward() {
   find_segments();
   for (std::size_t i = 0; i < graph_.inputs().size(); ++i) {
     const NodeId id = graph_.inputs()[i];
-    program_.inputs.push_back(make_value(id));
-    program_.whole(std::make_unique<LoadInput<T>>(int(i), graph_.node(id).shape.elements(), value(id)));
+    program_.whole(std::make_unique<LoadInput<T>>(int(i), graph_.node(id).shape.elements(), make_value(id)));
   }
   for (NodeId id = 0; id < NodeId(facts_.size()); ++id) lower(id);
   for (NodeId id : graph_.outputs()) {

@@ -36,9 +36,8 @@ template <class T> struct Program {
   std::vector<std::unique_ptr<Instruction<T>>> instructions;  // what schedule() makes of the items
   std::vector<int> phases;  // of each instruction; a barrier between two phases
   std::size_t loss = 0;  // instructions before: forward and loss; from it on: backward
-  int forward_phases = 0, phase_count = 0;
 
-  std::vector<TensorId> inputs, outputs;
+  std::vector<TensorId> outputs;
   std::vector<TensorId> tap_values, tap_gradients;  // -1 where the loss does not depend on it
   std::vector<TensorId> gradients;  // by parameter; -1: none, or updated inside
   std::vector<BatchStatistics> statistics;

@@ -33,7 +33,7 @@ template <class T> void drop_unread(Program<T>& program) {
 }
 
 // Items to instructions: consecutive panel steps join the open group where they can; what is
-// deferrable waits until the group closes. `backward` is the first item of the backward part.
+// deferrable waits until the group closes.
 template <class T> void group(Program<T>& program, bool fuse) {
   std::unique_ptr<PanelGroup<T>> open;
   std::vector<std::unique_ptr<Instruction<T>>> waiting;
@@ -81,7 +81,6 @@ template <class T> void assign_phases(Program<T>& program) {
       conflict |= written[id] == phase || (a.writes && touched[id] == phase);
     }
     if (conflict) ++phase;
-    if (i == program.loss) program.forward_phases = phase;
     program.phases.push_back(phase);
     for (const Access& a : accesses) {
       const auto id = std::size_t(a.slot->id);
@@ -92,8 +91,6 @@ template <class T> void assign_phases(Program<T>& program) {
       t.last_phase = std::max(t.last_phase, phase);
     }
   }
-  program.phase_count = program.instructions.empty() ? 0 : phase + 1;
-  if (program.loss >= program.instructions.size()) program.forward_phases = program.phase_count;
 }
 
 // Lets a panel step's output take the memory of an input that nobody needs afterwards, if all else

@@ -153,7 +153,7 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
     const Statistics<T> s(statistics_.get(), this->columns);
     const index ld = this->columns, n = cols.size(), j = cols.first;
     double* sums = reinterpret_cast<double*>(scratch);
-    T* own = reinterpret_cast<T*>(sums + ops::batchnorm_backward_scratch(rows.size(), n)) - j;
+    T* own = reinterpret_cast<T*>(sums + ops::batchnorm_backward_scratch(n)) - j;
     ops::BatchNormBackward<T> args{rows.size(), ld,      dy_.get(), ld,  x_.get(),     ld,          s.m,
                                    s.shift,     s.rstd,  s.a,       s.c, gamma_.get(), relu_,       dx_.get(),
                                    ld,          nullptr, nullptr,   own, own + n,      own + 2 * n, nullptr};
@@ -169,8 +169,8 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
       c.kernels->bn_update_running(n, rows.size(), moments_.get() + j, moments_.get() + ld + j, momentum_,
                                    running_mean_.get() + j, running_var_.get() + j);
   }
-  index scratch_bytes(index batch) const override {
-    return ops::batchnorm_backward_scratch(batch, this->columns) * index(sizeof(double)) +
+  index scratch_bytes(index) const override {
+    return ops::batchnorm_backward_scratch(this->columns) * index(sizeof(double)) +
            this->columns * 5 * index(sizeof(T));
   }
   double nanoseconds(index batch) const override {
