@@ -34,6 +34,13 @@ class Module:
     numbers: no branches on data, no ``len``, no NumPy functions. A module that owns parameters may be
     used once in a net; others as often as you like.
 
+    Notes
+    -----
+    Attributes are settings of the net: once one has been replaced, ``net(x)`` traces again and a
+    `gvcore.TrainStep` asks to be made anew. Numbers, strings and NumPy scalars are compared by value,
+    other objects by identity, so a list that is changed in place is not seen to change. What
+    ``forward`` sets itself, such as ``self.hidden = x``, is no setting.
+
     Examples
     --------
     >>> import numpy as np
@@ -53,12 +60,22 @@ class Module:
             raise AttributeError(
                 "[Module] a net has no training flag: net(x) is inference, TrainStep and Trainer train"
             )
-        changed()
+        self._note(name, value)
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
-        changed()
+        self._note(name, None)
         object.__delattr__(self, name)
+
+    def _note(self, name: str, value: Any) -> None:
+        """Take note that an attribute is to be set; one that forward sets keeps its setting in `_given`."""
+        attributes = self.__dict__
+        old = attributes.get(name, _NOTHING)
+        if trace.current() is None or isinstance(value, _PARTS) or isinstance(old, _PARTS):
+            attributes.get("_given", {}).pop(name, None)
+            changed()
+        else:
+            attributes.setdefault("_given", {}).setdefault(name, old)
 
     def __getattr__(self, name: str) -> Any:
         buffers = self.__dict__.get("_buffers")
@@ -137,6 +154,7 @@ class Module:
         if "_buffers" not in self.__dict__:
             object.__setattr__(self, "_buffers", {})
         self.__dict__["_buffers"][name] = array
+        changed()
         moved()
 
     def buffer(self, name: str) -> NDArray[Any]:
@@ -290,7 +308,7 @@ class Module:
             own[name][...] = array
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_inference"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_inference", "_given")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -333,12 +351,14 @@ class Inventory:
     buffers : list of (str, Module, str)
         Dotted name, owner and key, each buffer once.
     structure : tuple
-        Equal for two walks if modules, settings (plain attributes) and shapes are the same.
+        Equal for two walks if modules, settings, shapes and dtypes are the same. Settings are all other
+        attributes, with the values that they have outside of forward.
     """
 
     def __init__(self, net: Module) -> None:
         self.parameters: dict[str, Parameter] = {}
         self.buffers: list[tuple[str, Module, str]] = []
+        self._alive: list[Any] = []  # what is compared by its id, which no other object may get meanwhile
         parts: list[Any] = []
         seen: set[int] = set()
         stack: list[tuple[str, Module]] = [("", net)]
@@ -347,8 +367,12 @@ class Inventory:
             new = id(module) not in seen
             seen.add(id(module))
             parts.append(id(module))
+            self._alive.append(module)
+            attributes = module.__dict__
+            if "_given" in attributes:
+                attributes = {**attributes, **attributes["_given"]}
             children: list[tuple[str, Module]] = []
-            for key, value in module.__dict__.items():
+            for key, value in attributes.items():
                 kind = type(value)
                 if kind in _PLAIN:
                     parts += (key, value)  # flat: thousands of small tuples would keep the collector busy
@@ -359,8 +383,15 @@ class Inventory:
                         self.parameters[prefix + key] = value
                 elif isinstance(value, Module):
                     children.append((f"{prefix}{key}.", value))
-                elif key == "_buffers" and new:
-                    self.buffers += [(prefix + name, module, name) for name in value]
+                elif key == "_buffers":
+                    for name, array in value.items() if new else ():
+                        parts += (name, array.shape, array.dtype)
+                        self.buffers.append((prefix + name, module, name))
+                elif issubclass(kind, np.generic):
+                    parts += (key, value)
+                elif key not in ("_inference", "_given") and value is not _NOTHING:
+                    parts += (key, id(value))
+                    self._alive.append(value)
             if children:
                 children.reverse()
                 stack += children
@@ -383,3 +414,5 @@ class Inventory:
 
 
 _PLAIN = frozenset({int, float, str, bool, type(None)})
+_PARTS = (Parameter, Module)
+_NOTHING = object()  # the setting of an attribute that only forward has set

@@ -7,6 +7,7 @@ would need the numbers (branches, lengths, NumPy functions) raises and names the
 from __future__ import annotations
 
 import numbers
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Trace", "Value", "current"]
 
-_traces: list[Trace] = []
+
+class _UnderWay(threading.local):
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+
+
+_under_way = _UnderWay()
 
 
 def current() -> Trace | None:
-    """Return the trace under way, or None."""
-    return _traces[-1] if _traces else None
+    """Return the trace under way in this thread, or None."""
+    return _under_way.traces[-1] if _under_way.traces else None
 
 
 class Trace:
@@ -48,12 +55,12 @@ class Trace:
 
     def run(self, net: Module, shapes: Sequence[tuple[int, ...]]) -> int:
         """Trace ``net.forward``; return how many outputs it has (0: it returned a single value)."""
-        _traces.append(self)
+        _under_way.traces.append(self)
         try:
             inputs = [Value(self, self.graph.input(list(shape)), shape) for shape in shapes]
             result = net(*inputs)
         finally:
-            _traces.pop()
+            _under_way.traces.pop()
         outputs = result if isinstance(result, tuple) else (result,)
         for output in outputs:
             if not isinstance(output, Value):

@@ -1,0 +1,136 @@
+"""What counts as a change of a net's structure: settings of any kind do, what forward keeps does not."""
+
+import numpy as np
+import pytest
+
+import gvcore as gv
+import gvcore.functional as F
+from gvcore import nn
+
+X = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+
+
+class Function(nn.Module):
+    """A function of the net and its input for a forward, a Linear(4, 4), and settings."""
+
+    def __init__(self, function, **settings):
+        self.linear = nn.Linear(4, 4, seed=0)
+        self._function = function
+        for name, setting in settings.items():
+            setattr(self, name, setting)
+
+    def forward(self, x):
+        return self._function(self, x)
+
+
+def swapped_pair(net):
+    net.first, net.second = net.second, net.first
+
+
+SETTINGS = {  # what forward uses, and what takes its place
+    "a function": (F.relu, F.tanh),
+    "a function of the user": (lambda x: x + 1, lambda x: x + 2),
+    "a NumPy scalar": (np.float64(2), np.float64(3)),
+    "a NumPy integer": (np.int32(2), np.int32(3)),
+    "a number by a NumPy scalar": (2.0, np.float64(3)),
+    "an array without axes": (np.array(2.0), np.array(3.0)),
+    "a tuple": ((1.0, 2.0), (1.0, 3.0)),
+    "a dict": ({"scale": 2.0}, {"scale": 3.0}),
+}
+
+
+def use(setting, x):
+    if callable(setting):
+        return setting(x)
+    if isinstance(setting, dict):
+        return x * setting["scale"]
+    return x * (setting[-1] if isinstance(setting, tuple) else setting)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_setting_of_any_kind_that_is_replaced_is_seen(name):
+    first, second = SETTINGS[name]
+    net, wanted = (Function(lambda net, x: net.linear(use(net.how, x)), how=how) for how in (first, second))
+    step = gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.0))
+    value_and_grad = gv.value_and_grad(net, nn.MSELoss())
+    assert step(X, X) == value_and_grad(X, X)[0]
+    assert not np.array_equal(net(X), wanted(X))
+    net.how = second
+    np.testing.assert_array_equal(net(X), wanted(X))
+    assert value_and_grad(X, X)[0] == gv.value_and_grad(wanted, nn.MSELoss())(X, X)[0]
+    with pytest.raises(ValueError, match="structure"):
+        step(X, X)
+
+
+def test_setting_that_is_set_to_what_it_was_changes_nothing():
+    traces = []
+
+    def forward(net, x):
+        traces.append(1)
+        return net.act(net.linear(x) * net.scale)
+
+    net = Function(forward, act=F.relu, scale=np.float64(2))
+    step = gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.1))
+    for _ in range(3):
+        net(X)
+        step(X, X)
+        net.act, net.scale = F.relu, np.float64(2)
+    assert len(traces) == 2
+
+
+def test_setting_is_not_taken_for_one_whose_memory_it_has_got():
+    net = Function(lambda net, x: net.linear(x) * net.how[0], how=None)
+    for i in range(50):
+        net.how = [float(i)]
+        np.testing.assert_array_equal(net(X), net.linear(X) * np.float32(i))
+        net.how = None  # the list is freed: the next one may get its memory
+    net = Function(lambda net, x: net.act(net.linear(x)), act=None)
+    for kind in (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.ReLU):
+        net.act = kind()
+        np.testing.assert_array_equal(net(X), kind()(net.linear(X)))
+        net.act = None
+
+
+def test_what_forward_keeps_is_no_setting():
+    traces = []
+
+    def forward(net, x):
+        traces.append(1)
+        net.hidden = net.linear(x)
+        net.all, net.shape, net.count = [x, net.hidden], x.shape[1:], net.count + 1
+        net.gone = x
+        del net.gone
+        return net.hidden
+
+    net = Function(forward, hidden=None, count=0)
+    step = gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.1))
+    other = Function(lambda net, x: x, scale=0.0)
+    for i in range(3):
+        net(X)
+        step(X, X)
+        other.scale = float(i)  # everyone looks at his net again
+    assert len(traces) == 2 and net.count == 2 and net.shape == (4,)
+    net.count = 7  # a setting again
+    net(X)
+    assert len(traces) == 3 and net.count == 8
+    with pytest.raises(ValueError, match="structure"):
+        step(X, X)
+
+
+def test_part_that_forward_makes_is_seen():
+    def forward(net, x):
+        if net.act is None:
+            net.act = nn.LeakyReLU(0.5)
+        return net.act(net.linear(x))
+
+    net = Function(forward, act=None)
+    np.testing.assert_array_equal(net(X), nn.LeakyReLU(0.5)(net.linear(X)))
+    net.act.negative_slope = 0.25
+    np.testing.assert_array_equal(net(X), nn.LeakyReLU(0.25)(net.linear(X)))
+
+
+def test_astype_of_a_net_that_has_only_buffers():
+    net, x = nn.Sequential(nn.BatchNorm(4, affine=False)), X
+    single = net(x)
+    assert net.astype(np.float64)(x).dtype == np.float64
+    np.testing.assert_array_equal(net.astype(np.float32)(x), single)
