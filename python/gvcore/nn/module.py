@@ -267,14 +267,15 @@ class Module:
         Parameters
         ----------
         state : mapping of str to array_like
-            Converted to the dtype of the net.
+            Converted to the dtype of the net; infinities and NaN are taken as they are.
         strict : bool, default True
             Whether names that are missing or unknown are errors.
 
         Raises
         ------
         TypeError, ValueError
-            If names or shapes do not fit; nothing has been written then.
+            If names or shapes do not fit, or the dtype of the net cannot hold a finite number; nothing has
+            been written then.
         """
         if not isinstance(state, Mapping):
             raise TypeError(
@@ -290,20 +291,11 @@ class Module:
                     f"[load_state_dict] expected the names of the net, got missing {missing[:8]} "
                     f"and unknown {unknown[:8]}"
                 )
-        ready = {}
-        for name, value in given.items():
-            if name not in own:
-                continue
-            array = np.asarray(value)
-            if array.dtype.kind not in "fiub":
-                raise TypeError(
-                    f"[load_state_dict] expected {name} to be real numbers, got dtype {array.dtype}"
-                )
-            if array.shape != own[name].shape:
-                raise ValueError(
-                    f"[load_state_dict] expected {name} of shape {own[name].shape}, got {array.shape}"
-                )
-            ready[name] = array
+        ready = {
+            name: _fitting("load_state_dict", name, value, own[name])
+            for name, value in given.items()
+            if name in own
+        }
         for name, array in ready.items():
             own[name][...] = array
 
@@ -339,6 +331,23 @@ class Module:
         if len(lines) > 12:
             lines = [*lines[:6], f"  … {len(lines) - 9} more", *lines[-3:]]
         return f"{type(self).__name__}(\n" + "\n".join(lines) + "\n)"
+
+
+def _fitting(op: str, name: str, value: Any, place: NDArray[Any]) -> NDArray[Any]:
+    """Return `value` in the dtype of `place`, into which it is to be copied; raise if it does not fit."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"[{op}] expected {name} to be real numbers, got dtype {array.dtype}")
+    if array.shape != place.shape:
+        raise ValueError(f"[{op}] expected {name} of shape {place.shape}, got {array.shape}")
+    with np.errstate(all="ignore"):
+        result = array.astype(place.dtype, copy=False)
+    beyond = np.isinf(result) & np.isfinite(array)
+    if beyond.any():
+        raise ValueError(
+            f"[{op}] expected {name} to hold numbers in the range of {place.dtype}, got {array[beyond][0]:g}"
+        )
+    return result
 
 
 class Inventory:
