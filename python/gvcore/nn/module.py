@@ -60,6 +60,10 @@ class Module:
             raise AttributeError(
                 "[Module] a net has no training flag: net(x) is inference, TrainStep and Trainer train"
             )
+        if name in self.__dict__.get("_buffers", ()):
+            place = self.buffer(name)
+            place[...] = _fitting(type(self).__name__, name, value, place)
+            return
         self._note(name, value)
         object.__setattr__(self, name, value)
 
@@ -150,7 +154,11 @@ class Module:
         return Inventory(self)
 
     def register_buffer(self, name: str, array: NDArray[Any]) -> None:
-        """Keep an array that belongs to the net but is not trained, such as running statistics."""
+        """Keep an array that belongs to the net but is not trained, such as running statistics.
+
+        It can be read as an attribute; setting that attribute copies values of the same shape into the
+        array, converted to its dtype.
+        """
         if "_buffers" not in self.__dict__:
             object.__setattr__(self, "_buffers", {})
         self.__dict__["_buffers"][name] = array
