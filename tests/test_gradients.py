@@ -256,7 +256,10 @@ def test_value_and_parameter(shape, sign, side):
 @pytest.mark.parametrize("sign", SIGNS)
 @pytest.mark.parametrize("shape", [(3, 5), (3, 1), (2, 3, 5), (2, 1, 5)], ids=str)
 def test_parameter_that_widens_the_value(shape, sign):
-    check_net(*on_one(lambda net, h: F.tanh(SIGNS[sign](h, net.p)), p=parameter(*shape)), rows=4)
+    ones = (1,) * (len(shape) - 1)
+    check_net(
+        *on_one(lambda net, h: F.tanh(SIGNS[sign](h.reshape(*ones, 5), net.p)), p=parameter(*shape)), rows=4
+    )
 
 
 @pytest.mark.parametrize("sign", SIGNS)

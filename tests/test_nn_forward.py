@@ -177,6 +177,27 @@ def test_shapes_that_do_not_fit(name):
         net(X)
 
 
+@pytest.mark.parametrize("shape", [(3, 4), (7, 4), (1, 4)])
+@pytest.mark.parametrize(
+    "op, forward",
+    [
+        ("add", lambda net, x: x + net.p),
+        ("add", lambda net, x: net.p + x),
+        ("sub", lambda net, x: x - net.p),
+        ("sub", lambda net, x: net.p - x),
+        ("mul", lambda net, x: net.p * x),
+    ],
+)
+def test_parameter_with_more_axes_than_the_value_has_behind_the_batch(op, forward, shape):
+    net = Function(forward, p=nn.Parameter(np.ones(shape, np.float32)))
+    with pytest.raises(ValueError, match=rf"\[{op}\].*\(batch, 4\).*\({shape[0]}, 4\)"):
+        net(X)
+    three = np.ones((2, shape[0], 4), np.float32)
+    assert net(three).shape == three.shape
+    with pytest.raises(ValueError, match=r"\(batch\)"):
+        Function(lambda net, x: x + net.p, p=nn.Parameter(np.ones(1, np.float32)))(np.ones(5))
+
+
 def test_what_is_known_of_a_traced_value():
     seen = []
 

@@ -64,7 +64,8 @@ class Parameter:
     """An array that is trained.
 
     Set it as an attribute of a `Module` in ``__init__`` and use it in ``forward`` with ``+ - * @`` or
-    `gvcore.functional.linear`; it broadcasts over the batch.
+    `gvcore.functional.linear`. In ``+ - *`` it broadcasts over the batch and the axes behind it, and has no
+    more axes than the value has behind the batch.
 
     Parameters
     ----------

@@ -219,6 +219,11 @@ class Value:
             a, b = (other.node, self.node) if swapped else (self.node, other.node)
             return self.new(graph.binary(op, a, b))
         if isinstance(other, Parameter):
+            if other.ndim > len(self.trailing):  # it would line up with the batch, of which there may be any
+                raise ValueError(
+                    f"[{op}] expected a parameter with no more axes than {self.shape!r} has behind the "
+                    f"batch, got one of shape {other.shape}; reshape the value where that is meant"
+                )
             number = self.trace.parameter(other)
             if op != "sub":
                 return self.new(graph.with_parameter(op, self.node, number))
