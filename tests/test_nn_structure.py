@@ -134,3 +134,17 @@ def test_astype_of_a_net_that_has_only_buffers():
     single = net(x)
     assert net.astype(np.float64)(x).dtype == np.float64
     np.testing.assert_array_equal(net.astype(np.float32)(x), single)
+
+
+def test_parameters_of_two_dtypes_are_refused_and_left_as_they_are():
+    net = Function(lambda net, x: net.linear(x) * net.scale, scale=nn.Parameter(np.full(4, 1.1)))
+    for use in (
+        lambda: net(X),
+        net.parameters,
+        lambda: gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.1)),
+    ):
+        with pytest.raises(TypeError, match="one dtype.*float32 and float64"):
+            use()
+        assert {p.dtype for _, p in net.named_parameters()} == {np.dtype(np.float32), np.dtype(np.float64)}
+    np.testing.assert_array_equal(net.scale.data, np.full(4, 1.1))
+    assert {a.dtype for a in net.astype(np.float64).parameters().values()} == {np.dtype(np.float64)}

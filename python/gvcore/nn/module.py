@@ -174,8 +174,15 @@ class Module:
         """Return dotted name -> array of every parameter, in the order of the modules.
 
         The arrays are views: writing to them between calls changes the net.
+
+        Raises
+        ------
+        TypeError
+            If the net is of float32 and float64; `astype` makes it one.
         """
-        named = self.inventory().parameters
+        parts = self.inventory()
+        parts.dtype()  # raises where there are two, before anything moves
+        named = parts.parameters
         flatten(list(named.values()))
         return {name: parameter.data for name, parameter in named.items()}
 
