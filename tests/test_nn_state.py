@@ -94,3 +94,102 @@ def test_setting_a_buffer_to_what_does_not_fit_writes_nothing(value, error):
     assert all_bytes(net) == before
     with pytest.raises(AttributeError):
         del net[1].running_var
+
+
+# ---- modules under several names ----------------------------------------------------------------
+
+
+class Shared(nn.Module):
+    """Layers under names of their own and in a list, and a parameter under two names."""
+
+    def __init__(self, seed=0):
+        self.first, self.norm, self.last = nn.Linear(4, 4), nn.BatchNorm(4), nn.Linear(4, 4)
+        self.layers = nn.ModuleList([self.first, self.norm, self.last])
+        self.scale = nn.Parameter(np.ones(4, np.float32))
+        self.gain = self.scale
+        self.reset_parameters(seed)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x * self.gain
+
+
+def test_state_of_shared_modules_comes_back():
+    net, other = Shared(), Shared(seed=1)
+    gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.1))(X, X)
+    state = net.state_dict()
+    assert {"first.weight", "layers.0.weight", "norm.running_mean", "layers.1.running_mean", "gain"} < set(
+        state
+    )
+    assert list(net.parameters()) == [
+        "scale",
+        "first.weight",
+        "first.bias",
+        "norm.weight",
+        "norm.bias",
+        "last.weight",
+        "last.bias",
+    ]
+    other.load_state_dict(state)
+    assert all_bytes(other) == all_bytes(net)
+    np.testing.assert_array_equal(other(X), net(X))
+
+
+@pytest.mark.parametrize(
+    "names", [("first.", "norm.", "last.", "scale"), ("layers.", "gain"), ("layers.", "scale")]
+)
+def test_one_name_of_each_array_is_enough(names):
+    net, other = Shared(), Shared(seed=1)
+    state = {name: array for name, array in net.state_dict().items() if name.startswith(names)}
+    other.load_state_dict(state)
+    assert all_bytes(other) == all_bytes(net)
+    gone = next(name for name in state if name.endswith("running_var"))
+    for wrong in ({**state, "layers.7.weight": np.zeros(4)}, {k: v for k, v in state.items() if k != gone}):
+        with pytest.raises(ValueError, match=r"layers\.7|norm\.running_var"):
+            other.load_state_dict(wrong)
+    with pytest.raises(ValueError, match=r"layers\.0\.weight"):
+        other.load_state_dict({"layers.0.weight": np.zeros(3)}, strict=False)
+
+
+@pytest.mark.parametrize("pattern", ["first.*", "layers.0.*", "*s.0.*"])
+def test_patterns_match_any_name(pattern):
+    net = Shared()
+    frozen = {"first.weight", "first.bias"}
+    net.freeze(pattern)
+    assert {name for name, p in net.named_parameters() if not p.requires_grad} == frozen
+    net.freeze()
+    net.unfreeze(pattern)
+    assert {name for name, p in net.named_parameters() if p.requires_grad} == frozen
+    with pytest.raises(ValueError, match="matches a parameter"):
+        net.freeze("layers.3.*")
+
+
+def test_early_stopping_and_checkpoint_of_shared_modules(tmp_path):
+    net = Shared()
+    folder = str(tmp_path / "{epoch}.npz")
+    keep = gv.callbacks.Checkpoint(folder)
+    stop = gv.callbacks.EarlyStopping(
+        "loss", mode="max", patience=2
+    )  # the loss falls: the first epoch is best
+    trainer = gv.Trainer(net, nn.MSELoss(), gv.optim.SGD(lr=0.01), seed=0)
+    trainer.fit(X, X, epochs=9, batch_size=9, callbacks=[keep, stop])
+    assert stop.stopped and len(keep.saved) == 3
+    other = Shared(seed=1)
+    other.load_state_dict(dict(np.load(keep.saved[0])))
+    assert all_bytes(other) == all_bytes(net)
+
+
+def test_group_of_an_optimiser_matches_any_name():
+    net, other = Shared(), Shared()
+    kept = net.first.state_dict()
+    for part, match in ((net, "layers.0.*"), (other, "first.*")):
+        step = gv.TrainStep(
+            part, nn.MSELoss(), gv.optim.SGD(lr=0.1, groups=[{"match": match, "lr_scale": 0.0}])
+        )
+        step(X, X)
+    assert all_bytes(other) == all_bytes(net)
+    for name, array in net.first.state_dict().items():
+        np.testing.assert_array_equal(array, kept[name])
+    with pytest.raises(ValueError, match=r"groups\[0\].*first\.weight"):
+        gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.1, groups=[{"match": "layers.3.*"}]))

@@ -76,7 +76,7 @@ class Optimizer:
         )
         return filled
 
-    def resolve(self, names: Iterable[str]) -> list[tuple[float, float]]:
+    def resolve(self, names: Iterable[str | Sequence[str]]) -> list[tuple[float, float]]:
         """Say how each parameter is treated, once `groups` have been applied.
 
         A group matches whole dotted names by shell patterns (``*`` also crosses dots, case counts). For
@@ -84,8 +84,8 @@ class Optimizer:
 
         Parameters
         ----------
-        names : iterable of str
-            Dotted parameter names, such as ``"0.weight"``.
+        names : iterable of str, or of sequences of str
+            Dotted parameter names, such as ``"0.weight"``; of one with several names a match of any will do.
 
         Returns
         -------
@@ -103,12 +103,14 @@ class Optimizer:
         >>> settings.resolve(["0.weight", "0.bias"])
         [(1.0, 0.0001), (1.0, 0.0)]
         """
-        names = list(names)
-        resolved = [(1.0, self.weight_decay)] * len(names)
+        each = [(name,) if isinstance(name, str) else tuple(name) for name in names]
+        resolved = [(1.0, self.weight_decay)] * len(each)
         for i, group in enumerate(self.groups):
-            matched = [k for k, name in enumerate(names) if fnmatch.fnmatchcase(name, group["match"])]
+            matched = [
+                k for k, own in enumerate(each) if any(fnmatch.fnmatchcase(n, group["match"]) for n in own)
+            ]
             if not matched:
-                shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
+                shown = ", ".join(own[0] for own in each[:6]) + (", …" if len(each) > 6 else "")
                 raise ValueError(
                     f"[{type(self).__name__}] expected groups[{i}] to match a parameter, got the pattern "
                     f"{group['match']!r} and the names {shown or '(none)'}"

@@ -149,6 +149,24 @@ class Module:
         """Yield (dotted name, `Parameter`), each parameter once."""
         yield from self.inventory().parameters.items()
 
+    def aliases(self) -> list[tuple[Parameter, list[str]]]:
+        """Return each parameter with all its dotted names, several where it or a module is set twice."""
+        found: dict[int, tuple[Parameter, list[str]]] = {}
+        for name, part in self._arrays():
+            if isinstance(part, Parameter):
+                found.setdefault(id(part), (part, []))[1].append(name)
+        return list(found.values())
+
+    def _arrays(self) -> Iterator[tuple[str, Parameter | NDArray[Any]]]:
+        """Yield (dotted name, parameter or buffer) for every name."""
+        for name, module in self.named_modules():
+            prefix = f"{name}." if name else ""
+            for key, value in module.__dict__.items():
+                if isinstance(value, Parameter):
+                    yield prefix + key, value
+            for key, array in module.__dict__.get("_buffers", {}).items():
+                yield prefix + key, array
+
     def inventory(self) -> Inventory:
         """Return all parts of the net, gathered in one walk."""
         return Inventory(self)
@@ -235,7 +253,7 @@ class Module:
         """Give the buffers of this module itself their first values."""
 
     def freeze(self: _Self, pattern: str = "*") -> _Self:
-        """Stop training the parameters whose dotted name matches a shell pattern; returns the net.
+        """Stop training the parameters of which a dotted name matches a shell pattern; returns the net.
 
         Raises
         ------
@@ -245,13 +263,13 @@ class Module:
         return self._set_trainable("freeze", pattern, False)
 
     def unfreeze(self: _Self, pattern: str = "*") -> _Self:
-        """Train the parameters whose dotted name matches a shell pattern again; returns the net."""
+        """Train the parameters of which a dotted name matches a shell pattern again; returns the net."""
         return self._set_trainable("unfreeze", pattern, True)
 
     def _set_trainable(self: _Self, op: str, pattern: str, trainable: bool) -> _Self:
         if not isinstance(pattern, str):
             raise TypeError(f"[{op}] expected a pattern (str), got {type(pattern).__name__}")
-        matched = [p for name, p in self.named_parameters() if fnmatch.fnmatchcase(name, pattern)]
+        matched = [p for p, names in self.aliases() if any(fnmatch.fnmatchcase(n, pattern) for n in names)]
         if not matched:
             names = ", ".join(name for name, _ in self.named_parameters())
             raise ValueError(
@@ -265,16 +283,14 @@ class Module:
     # ---- saving it --------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, NDArray[Any]]:
-        """Return dotted name -> copy of every parameter and buffer, with PyTorch's names."""
-        state = {}
-        for name, module in self.named_modules():
-            prefix = f"{name}." if name else ""
-            for key, value in module.__dict__.items():
-                if isinstance(value, Parameter):
-                    state[prefix + key] = np.array(value.data)
-            for key, array in module.__dict__.get("_buffers", {}).items():
-                state[prefix + key] = np.array(array)
-        return state
+        """Return dotted name -> copy of every parameter and buffer, with PyTorch's names.
+
+        What has several names, as in a module that is set in two places, is there under each of them.
+        """
+        return {
+            name: np.array(part.data if isinstance(part, Parameter) else part)
+            for name, part in self._arrays()
+        }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Copy values from a dict of PyTorch's names; ``num_batches_tracked`` is ignored.
@@ -284,7 +300,8 @@ class Module:
         state : mapping of str to array_like
             Converted to the dtype of the net; infinities and NaN are taken as they are.
         strict : bool, default True
-            Whether names that are missing or unknown are errors.
+            Whether names that are missing or unknown are errors. Of a parameter or buffer with several
+            names one is enough; of several the last one counts.
 
         Raises
         ------
@@ -296,11 +313,12 @@ class Module:
             raise TypeError(
                 f"[load_state_dict] expected a mapping of names to arrays, got {type(state).__name__}"
             )
-        own: dict[str, NDArray[Any]] = {name: p.data for name, p in self.named_parameters()}
-        own |= self.buffers()
+        own = {name: part.data if isinstance(part, Parameter) else part for name, part in self._arrays()}
         given = {k: v for k, v in state.items() if k.rpartition(".")[2] != "num_batches_tracked"}
         if strict:
-            missing, unknown = [k for k in own if k not in given], [k for k in given if k not in own]
+            found = {id(own[k]) for k in given if k in own}
+            missing = [k for k, array in own.items() if id(array) not in found]
+            unknown = [k for k in given if k not in own]
             if missing or unknown:
                 raise ValueError(
                     f"[load_state_dict] expected the names of the net, got missing {missing[:8]} "
@@ -400,7 +418,7 @@ class Inventory:
                 kind = type(value)
                 if kind in _PLAIN:
                     parts += (key, value)  # flat: thousands of small tuples would keep the collector busy
-                elif kind is Parameter:
+                elif isinstance(value, Parameter):
                     parts += (key, id(value), value.shape, value.dtype)
                     if id(value) not in seen:
                         seen.add(id(value))

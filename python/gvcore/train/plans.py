@@ -98,6 +98,12 @@ class Plans:
         return plan
 
     def _make(self, batch: Batch, training: bool, stored: bool, every: int | None) -> Plan:
+        optimizer = None
+        if self.optimizer is not None:
+            optimizer = dict(self.optimizer.native())
+            if "betas" in optimizer:
+                optimizer["beta1"], optimizer["beta2"] = optimizer.pop("betas")
+            optimizer["parameters"] = self.optimizer.resolve([names for _, names in self.net.aliases()])
         recorded = Recorded(self.net, batch.shapes, parts=self.parts)
         if recorded.outputs > 1:
             raise ValueError(f"[TrainStep] expected forward to return one value, got {recorded.outputs}")
@@ -113,12 +119,6 @@ class Plans:
             "fuse": self.fused,
             "checkpoint_every": min(every or 0, sys.maxsize),
         }
-        optimizer = None
-        if self.optimizer is not None:
-            optimizer = dict(self.optimizer.native())
-            if "betas" in optimizer:
-                optimizer["beta1"], optimizer["beta2"] = optimizer.pop("betas")
-            optimizer["parameters"] = self.optimizer.resolve(recorded.names)
         return Plan(recorded, options, settings, optimizer)
 
     def check(self, op: str, batch: Batch, plan: Plan) -> None:

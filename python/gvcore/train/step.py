@@ -124,7 +124,7 @@ class TrainStep:
         self._accumulating: Plan | None = None
         self._request = _core.StepRequest()
         self._lock = Exclusive("TrainStep", "the loss")
-        names = list(self._plans.parts.parameters)
+        names = [names for _, names in net.aliases()]
         optimizer.resolve(names)
         self._state: list[NDArray[Any]] | None = None
         self._counts = np.zeros(len(names), np.int64)
