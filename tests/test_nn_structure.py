@@ -1,4 +1,5 @@
-"""What counts as a change of a net's structure: settings of any kind do, what forward keeps does not."""
+"""What counts as a change of a net's structure: settings of any kind do, what forward keeps does not,
+and is of no use to the next run of forward."""
 
 import numpy as np
 import pytest
@@ -148,3 +149,67 @@ def test_parameters_of_two_dtypes_are_refused_and_left_as_they_are():
         assert {p.dtype for _, p in net.named_parameters()} == {np.dtype(np.float32), np.dtype(np.float64)}
     np.testing.assert_array_equal(net.scale.data, np.full(4, 1.1))
     assert {a.dtype for a in net.astype(np.float64).parameters().values()} == {np.dtype(np.float64)}
+
+
+# ---- values of another run of forward -----------------------------------------------------------
+
+LEFT_BEHIND = {
+    "value + left": lambda net, x, left: x + left,
+    "left - value": lambda net, x, left: left - x,
+    "left * left": lambda net, x, left: left * left,
+    "left + number": lambda net, x, left: left + 1,
+    "left + parameter": lambda net, x, left: left + net.linear.bias,
+    "minus left": lambda net, x, left: -left,
+    "value @ left": lambda net, x, left: F.reshape(x, (2, 2)) @ F.reshape(left, (2, 2)),
+    "left @ parameter": lambda net, x, left: left @ net.linear.weight,
+    "matmul": lambda net, x, left: F.matmul(F.reshape(x, (2, 2)), left.reshape(2, 2)),
+    "linear": lambda net, x, left: F.linear(left, net.linear.weight, net.linear.bias),
+    "concatenate": lambda net, x, left: F.concatenate([x, left]),
+    "reshape": lambda net, x, left: left.reshape(2, 2),
+    "softmax": lambda net, x, left: F.softmax(left),
+    "activation": lambda net, x, left: F.tanh(left),
+    "layer": lambda net, x, left: net.linear(left),
+    "batch norm": lambda net, x, left: net.norm(left),
+    "layer norm": lambda net, x, left: nn.LayerNorm(4, affine=False)(left),
+    "dropout": lambda net, x, left: nn.Dropout(0.5)(left),
+    "flatten": lambda net, x, left: nn.Flatten()(left),
+    "output": lambda net, x, left: left,
+    "one of the outputs": lambda net, x, left: (x, left),
+    "through a module that does nothing": lambda net, x, left: nn.Identity()(left),
+}
+
+
+@pytest.mark.parametrize("name", LEFT_BEHIND)
+def test_value_that_an_earlier_run_left_behind_is_refused(name):
+    def forward(net, x):
+        left, net.left = net.left, net.linear(x)
+        return net.norm(net.left) if left is None else LEFT_BEHIND[name](net, x, left)
+
+    net = Function(forward, left=None, norm=nn.BatchNorm(4))
+    first = net(X)
+    expected = r"\[trace\] expected values of this run of forward, got one that an earlier run left behind"
+    for use in (lambda: net(X[:, None]), lambda: gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.1))(X, X)):
+        with pytest.raises(ValueError, match=expected):
+            use()
+    np.testing.assert_array_equal(net(X), first)
+
+
+def test_value_of_a_run_that_is_over_is_refused():
+    net = Function(lambda net, x: net.linear(x))
+    kept = []
+    Function(lambda net, x: (kept.append(x), net.linear(x))[1])(X)
+    for use in (lambda: kept[0] + kept[0], lambda: net(kept[0]), lambda: F.relu(kept[0])):
+        with pytest.raises(ValueError, match="earlier run"):
+            use()
+    assert "batch" in repr(kept[0]) and kept[0].ndim == 2
+
+
+def test_net_called_on_arrays_in_forward_leaves_the_run_as_it_is():
+    inner = nn.Linear(4, 4, seed=1)
+
+    def forward(net, x):
+        y = net.linear(x)
+        net.seen = inner(X)
+        return y + x
+
+    np.testing.assert_array_equal(Function(forward)(X), Function(lambda net, x: net.linear(x) + x)(X))

@@ -170,7 +170,7 @@ def _tree(net: Module, calls: Sequence[tuple[Module, Value, Any]]) -> _Call:
         if not isinstance(first, Value):
             continue  # a part that returns no value of the graph is nothing to look at
         own = names.get(id(module), [])
-        call = _Call(own[0] if own else type(module).__name__, module, source.node, first.node)
+        call = _Call(own[0] if own else type(module).__name__, module, source.index, first.index)
         if module is net:
             waiting, call.parts = [], waiting
         elif own:

@@ -138,12 +138,12 @@ class BatchNorm(Module):
         self.buffer("running_var")[...] = 1
 
     def forward(self, x: Value) -> Value:
-        t = x.trace
+        t, node = x.trace, x.node
         mean, var = t.buffer(self, "running_mean"), t.buffer(self, "running_var")
         gamma, beta = t.optional(self.weight), t.optional(self.bias)
         if self.affine is False and x.trailing[-1:] != (self.num_features,):
             raise ValueError(f"[batch_norm] expected x with {self.num_features} features, got {x.shape!r}")
-        return x.new(t.graph.batchnorm(x.node, gamma, beta, mean, var, self.eps, self.momentum))
+        return x.new(t.graph.batchnorm(node, gamma, beta, mean, var, self.eps, self.momentum))
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps:g}, momentum={self.momentum:g}" + (

@@ -59,16 +59,15 @@ class Trace:
         try:
             inputs = [Value(self, self.graph.input(list(shape)), shape) for shape in shapes]
             result = net(*inputs)
+            for output in result if isinstance(result, tuple) else (result,):
+                if not isinstance(output, Value):
+                    raise TypeError(
+                        f"[trace] expected forward of {type(net).__name__} to return a value computed from "
+                        f"its arguments (or a tuple of them), got {type(output).__name__}"
+                    )
+                self.graph.output(output.node)
         finally:
             _under_way.traces.pop()
-        outputs = result if isinstance(result, tuple) else (result,)
-        for output in outputs:
-            if not isinstance(output, Value):
-                raise TypeError(
-                    f"[trace] expected forward of {type(net).__name__} to return a value computed from its "
-                    f"arguments (or a tuple of them), got {type(output).__name__}"
-                )
-            self.graph.output(output.node)
         return len(result) if isinstance(result, tuple) else 0
 
     def parameter(self, parameter: Parameter) -> int:
@@ -133,16 +132,25 @@ def _no_batch() -> NoReturn:
 class Value:
     """What stands for an array of shape (batch, ...) while ``forward`` is traced."""
 
-    __slots__ = ("node", "trace", "trailing")
+    __slots__ = ("index", "trace", "trailing")
     __gv_traced__ = True
     __hash__ = object.__hash__
 
     def __init__(self, trace: Trace, node: int, trailing: Sequence[int] | None = None) -> None:
         self.trace = trace
-        self.node = node
+        self.index = node
         self.trailing = tuple(trace.graph.shape(node) if trailing is None else trailing)
 
     # ---- what a value knows -----------------------------------------------------------------
+
+    @property
+    def node(self) -> int:
+        """Which node of the graph it is, to build on; `index` is the same once the run is over."""
+        if self.trace is not current():  # another graph's node of this number may be anything, or none
+            raise ValueError(
+                "[trace] expected values of this run of forward, got one that an earlier run left behind"
+            )
+        return self.index
 
     @property
     def shape(self) -> tuple[Any, ...]:
@@ -224,13 +232,13 @@ class Value:
                     f"[{op}] expected a parameter with no more axes than {self.shape!r} has behind the "
                     f"batch, got one of shape {other.shape}; reshape the value where that is meant"
                 )
-            number = self.trace.parameter(other)
+            node, number = self.node, self.trace.parameter(other)
             if op != "sub":
-                return self.new(graph.with_parameter(op, self.node, number))
+                return self.new(graph.with_parameter(op, node, number))
             if swapped:  # p - x = -x + p
-                return self.new(graph.with_parameter("add", graph.affine(self.node, -1.0, 0.0), number))
+                return self.new(graph.with_parameter("add", graph.affine(node, -1.0, 0.0), number))
             # x - p = -(-x + p)
-            turned = graph.with_parameter("add", graph.affine(self.node, -1.0, 0.0), number)
+            turned = graph.with_parameter("add", graph.affine(node, -1.0, 0.0), number)
             return self.new(graph.affine(turned, -1.0, 0.0))
         if isinstance(other, numbers.Real) or (isinstance(other, np.ndarray) and other.ndim == 0):
             number_ = float(other)
@@ -306,8 +314,9 @@ def _linear(x: Any, weight: Any, bias: Any = None) -> Value:
     value = _traced("linear", x)
     if weight is None:
         raise TypeError("[linear] expected weight to be an nn.Parameter, got None")
+    node = value.node
     w, b = _number(value, "linear", "weight", weight), _number(value, "linear", "bias", bias)
-    return value.new(value.trace.graph.linear(value.node, w, b))
+    return value.new(value.trace.graph.linear(node, w, b))
 
 
 def _matmul(a: Any, b: Any) -> Value:

@@ -60,7 +60,7 @@ def look(step: TrainStep, batch: Batch) -> Facts:
     layers: dict[int, str] = {}
     for module, _, result in calls:
         if isinstance(result, Value):  # of modules that return one value the innermost names it
-            layers.setdefault(result.node, f"{names.get(id(module)) or 'net'} ({type(module).__name__})")
+            layers.setdefault(result.index, f"{names.get(id(module)) or 'net'} ({type(module).__name__})")
     for node in layers:
         recorded.graph.tap(node)
     options = {"training": True, "gradients": True, "update_inside": False, "fuse": True}
