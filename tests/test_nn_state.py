@@ -1,7 +1,10 @@
-"""What may be written into a net: numbers out of range, buffers as attributes, states of shared modules.
+"""What may be written into a net: numbers out of range, buffers as attributes, states of shared modules;
+and nets whose memory cannot be written.
 
 Names, and states of other shapes and kinds, are in test_nn.py.
 """
+
+import pickle
 
 import numpy as np
 import pytest
@@ -193,3 +196,39 @@ def test_group_of_an_optimiser_matches_any_name():
         np.testing.assert_array_equal(array, kept[name])
     with pytest.raises(ValueError, match=r"groups\[0\].*first\.weight"):
         gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.1, groups=[{"match": "layers.3.*"}]))
+
+
+# ---- read-only memory ---------------------------------------------------------------------------
+
+
+def read_only(net):
+    """Return the net as a pickle of protocol 5 brings it back from memory that cannot be written."""
+    buffers = []
+    data = pickle.dumps(net, protocol=5, buffer_callback=buffers.append)
+    return pickle.loads(data, buffers=[bytes(buffer) for buffer in buffers])
+
+
+def test_net_unpickled_from_read_only_memory_works():
+    net = net_of()
+    step = gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.1))
+    step(X, X)
+    twin = read_only(net)
+    assert all(a.flags.writeable for a in (*twin.parameters().values(), *twin.buffers().values()))
+    np.testing.assert_array_equal(twin(X), net(X))
+    for one in (net, twin):
+        gv.TrainStep(one, nn.MSELoss(), gv.optim.SGD(lr=0.1))(X, X)
+    assert all_bytes(twin) == all_bytes(net)
+    np.testing.assert_array_equal(twin(X), net(X))
+    assert all_bytes(read_only(net).reset_parameters(3)) == all_bytes(net.reset_parameters(3))
+
+
+def test_net_of_a_joblib_file_mapped_read_only_works(tmp_path):
+    joblib = pytest.importorskip("joblib")
+    net = net_of()
+    joblib.dump(net, tmp_path / "net.joblib")
+    twin = joblib.load(tmp_path / "net.joblib", mmap_mode="r")
+    assert type(twin.buffers()["1.running_mean"]) is np.ndarray
+    for one in (net, twin):
+        gv.TrainStep(one, nn.MSELoss(), gv.optim.SGD(lr=0.1))(X, X)
+    assert all_bytes(twin) == all_bytes(net)
+    np.testing.assert_array_equal(twin(X), net(X))

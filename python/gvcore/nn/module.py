@@ -337,6 +337,8 @@ class Module:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        if "_buffers" in state:  # their memory may be that of a file, which cannot be written
+            self.__dict__["_buffers"] = {name: np.array(array) for name, array in state["_buffers"].items()}
 
     def __deepcopy__(self: _Self, memo: dict[int, Any]) -> _Self:
         new = self.__class__.__new__(self.__class__)
