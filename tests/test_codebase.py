@@ -280,6 +280,24 @@ def test_everything_public_has_a_docstring() -> None:
     assert not bare
 
 
+@pytest.mark.parametrize("name", ["nn", "functional", "metrics", "config", "optim", "models"])
+def test_docstrings_describe_every_argument(name: str) -> None:
+    room = load(f"gvcore.{name}")
+    missing = []
+    for public_name in room.__all__:
+        thing = getattr(room, public_name)
+        if not inspect.isfunction(thing) and not inspect.isclass(thing):
+            continue
+        section = re.search(
+            r"^Parameters\n-+\n(.*?)(^\w+\n-+\n|\Z)", inspect.getdoc(thing) or "", re.M | re.S
+        )
+        # Entries begin at the left margin: "in_features, out_features : int".
+        entries = re.findall(r"^[*\w].*", section[1] if section else "", re.M)
+        named = {word for entry in entries for word in re.findall(r"\w+", entry.split(" : ")[0])}
+        missing += [f"{public_name}({p})" for p in inspect.signature(thing).parameters if p not in named]
+    assert not missing
+
+
 @pytest.mark.parametrize("name", modules())
 def test_examples_in_docstrings_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -60,7 +60,20 @@ def set_num_threads(n: int) -> None:
 
 @contextmanager
 def threads(n: int) -> Iterator[None]:
-    """Use up to `n` threads inside a ``with`` block.
+    """Use up to `n` threads inside a ``with`` block; no result depends on it.
+
+    The number is that of the process: other threads use it as well while the block runs, and the block puts
+    back what it found.
+
+    Parameters
+    ----------
+    n : int
+        At least 1; see `set_num_threads`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `n` is not an int >= 1.
 
     Examples
     --------
@@ -80,6 +93,9 @@ def threads(n: int) -> Iterator[None]:
 def isa(name: str) -> Iterator[None]:
     """Use the kernels of one instruction set inside a ``with`` block; no result depends on it.
 
+    The choice is that of the process: calls in other threads use these kernels as well while the block runs,
+    and the block puts back what it found.
+
     Parameters
     ----------
     name : str
@@ -87,6 +103,8 @@ def isa(name: str) -> Iterator[None]:
 
     Raises
     ------
+    TypeError
+        If `name` is not a str.
     ValueError
         If this processor or this build does not have it.
 

@@ -33,6 +33,11 @@ class ModuleList(Module):
     Parameters
     ----------
     modules : iterable of Module
+
+    Raises
+    ------
+    TypeError
+        If one of them is no module, here and in `append`; if the list itself is called.
     """
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
@@ -72,6 +77,11 @@ class Sequential(ModuleList):
     *layers : Module
         In order; a single list or tuple of modules does as well.
 
+    Raises
+    ------
+    TypeError
+        If one of them is no module.
+
     Examples
     --------
     >>> from gvcore import nn
@@ -102,6 +112,13 @@ class Residual(Module):
         In place of the identity, for example a `Linear` where the width changes; named ``shortcut.…``.
     activation : Module, optional
         Applied to the sum.
+
+    Raises
+    ------
+    TypeError
+        If a layer, `shortcut` or `activation` is no module.
+    ValueError
+        In forward, if the branch and the shortcut are of shapes that do not fit together.
 
     Examples
     --------

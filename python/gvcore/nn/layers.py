@@ -53,6 +53,12 @@ class Linear(Module):
     weight : Parameter of shape (out_features, in_features)
     bias : Parameter of shape (out_features,), or None
 
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; the seed when the values are first
+        looked at. In forward, if the last axis of x is not of size `in_features`.
+
     Examples
     --------
     >>> import numpy as np
@@ -116,8 +122,9 @@ class BatchNorm(Module):
 
     Raises
     ------
-    ValueError
-        When a training batch has a single row.
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range. In forward, if the last axis of x is
+        not of size `num_features`; in training, if a batch has a single row.
     """
 
     def __init__(
@@ -163,6 +170,12 @@ class LayerNorm(Module):
     eps : float, default 1e-5
     affine : bool, default True
         Whether gamma (``weight``) and beta (``bias``) are learned.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range. In forward, if the last axis of x is
+        not of size `num_features`.
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True) -> None:
@@ -197,6 +210,11 @@ class Dropout(Module):
     ----------
     p : float, default 0.5
         In [0, 1).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If p is not a number, or not in [0, 1).
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -242,7 +260,18 @@ class ReLU(Activation):
 
 
 class LeakyReLU(Activation):
-    r""":math:`x` for x > 0, else :math:`a x` with a = `negative_slope` (Maas et al. 2013)."""
+    r""":math:`x` for x > 0, else :math:`a x` (Maas et al. 2013).
+
+    Parameters
+    ----------
+    negative_slope : float, default 0.01
+        a.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `negative_slope` is not a number, or not finite.
+    """
 
     kind = "leaky_relu"
 
@@ -257,7 +286,17 @@ class LeakyReLU(Activation):
 
 
 class ELU(Activation):
-    r""":math:`x` for x > 0, else :math:`\alpha(e^x - 1)` (Clevert et al. 2016, arXiv 1511.07289)."""
+    r""":math:`x` for x > 0, else :math:`\alpha(e^x - 1)` (Clevert et al. 2016, arXiv 1511.07289).
+
+    Parameters
+    ----------
+    alpha : float, default 1.0
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `alpha` is not a number, or not finite.
+    """
 
     kind = "elu"
 
@@ -283,6 +322,11 @@ class GELU(Activation):
     Parameters
     ----------
     approximate : {"none", "tanh"}, default "none"
+
+    Raises
+    ------
+    ValueError
+        If `approximate` is neither.
     """
 
     def __init__(self, approximate: str = "none") -> None:
@@ -301,7 +345,18 @@ class SiLU(Activation):
 
 
 class Softplus(Activation):
-    r""":math:`\log(1 + e^{\beta x}) / \beta`."""
+    r""":math:`\log(1 + e^{\beta x}) / \beta`.
+
+    Parameters
+    ----------
+    beta : float, default 1.0
+        Above 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `beta` is not a number, or not finite and above 0.
+    """
 
     kind = "softplus"
 

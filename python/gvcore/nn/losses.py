@@ -99,6 +99,12 @@ class MSELoss(Loss):
     reduction : {"mean", "sum"}, default "mean"
         With ``"sum"`` there is no 1/N.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; when called, if the prediction is
+        neither float32 nor float64 or the shapes do not fit.
+
     Examples
     --------
     >>> import numpy as np
@@ -132,6 +138,12 @@ class L1Loss(Loss):
     ----------
     reduction : {"mean", "sum"}, default "mean"
         With ``"sum"`` there is no 1/N.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; when called, if the prediction is
+        neither float32 nor float64 or the shapes do not fit.
 
     Examples
     --------
@@ -168,6 +180,12 @@ class HuberLoss(Loss):
         :math:`\delta > 0`.
     reduction : {"mean", "sum"}, default "mean"
         Over all elements.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; when called, if the prediction is
+        neither float32 nor float64 or the shapes do not fit.
 
     References
     ----------
@@ -217,6 +235,12 @@ class CrossEntropyLoss(Loss):
         :math:`\epsilon` in [0, 1].
     reduction : {"mean", "sum"}, default "mean"
         Over rows.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; when called, if the prediction is
+        neither float32 nor float64 or shapes or labels do not fit.
 
     Notes
     -----
@@ -278,6 +302,12 @@ class BCEWithLogitsLoss(Loss):
         :math:`w \ge 0`, the weight of positive targets, one for each column or one for all.
     reduction : {"mean", "sum"}, default "mean"
         Over all elements.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; when called, if the prediction is
+        neither float32 nor float64 or the shapes do not fit.
 
     Examples
     --------

@@ -75,6 +75,10 @@ class Parameter:
         Instead of `data`, with `init`: the values are drawn when they are first looked at.
     init : callable, optional
         ``init(out, *, seed, site)`` fills `out`; see `gvcore.nn.init`.
+    seed : int, numpy.random.SeedSequence or None
+        Of the first values.
+    site : int, default 0
+        Keeps parameters with one seed apart.
     requires_grad : bool, default True
         Whether it is trained; see also `Module.freeze`.
 
