@@ -59,6 +59,8 @@ class Trace:
         try:
             inputs = [Value(self, self.graph.input(list(shape)), shape) for shape in shapes]
             result = net(*inputs)
+            if isinstance(result, tuple) and not result:
+                raise TypeError(f"[trace] expected forward of {type(net).__name__} to return a value, got ()")
             for output in result if isinstance(result, tuple) else (result,):
                 if not isinstance(output, Value):
                     raise TypeError(
