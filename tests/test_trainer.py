@@ -12,6 +12,7 @@ import pytest
 
 import gvcore as gv
 from gvcore import nn
+from gvcore.callbacks import Callback
 from gvcore.train.rows import cut, prepare, split
 
 RNG = np.random.default_rng(0)
@@ -108,6 +109,30 @@ def test_the_length_of_the_schedule_is_filled_in() -> None:
     assert [r["lr"] for r in history.step] == pytest.approx([0.1 * (1 - t / 6) for t in range(6)])
     trainer.fit(X, Y, epochs=1, batch_size=50)
     assert history.step[-1]["lr"] == 0.0  # it stays at its end
+
+
+@pytest.mark.parametrize("cause", ["data", "callback", "stop", "loss"])
+def test_a_fit_that_trained_nothing_leaves_the_length_open(cause: str, tmp_path: Path) -> None:
+    trainer = make(nn.MSELoss(), lr=gv.schedules.linear(0.1))
+    hook: Any = Callback()
+    if cause == "data":
+        x = np.memmap(tmp_path / "x.bin", X.dtype, "w+", shape=X.shape)
+        x[...], x[::10] = X, np.nan
+        with pytest.raises(ValueError, match="x to be finite"):
+            trainer.fit(x, TARGET, epochs=1, batch_size=20)
+    elif cause == "callback":
+        hook.on_fit_begin = lambda trainer: {}["mine"]
+        with pytest.raises(KeyError, match="mine"):
+            trainer.fit(X, TARGET, epochs=1, batch_size=20, callbacks=[hook])
+    elif cause == "stop":
+        hook.on_fit_begin = lambda trainer: trainer.stop()
+        trainer.fit(X, TARGET, epochs=1, batch_size=20, callbacks=[hook])
+    else:
+        with pytest.raises(FloatingPointError, match="at step 1,"):
+            trainer.fit(X, TARGET * 1e30, epochs=1, batch_size=20)
+    assert trainer.step.updates == 0 and trainer.step.optimizer.needs_total_steps
+    history = trainer.fit(X, TARGET, epochs=2, batch_size=20)
+    assert [r["lr"] for r in history.step] == pytest.approx([0.1 * (1 - t / 10) for t in range(10)])
 
 
 def test_steps_without_telemetry() -> None:

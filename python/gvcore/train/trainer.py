@@ -229,11 +229,11 @@ class Trainer:
         self._check(data, held, measures, stored=accumulate > 1)
         cuts = cut(len(rows), batch_size, drop_last)
         marks = np.append(np.arange(0, len(cuts) - 1, accumulate), len(cuts) - 1)
-        if epochs and self.step.optimizer.needs_total_steps:
-            total = self.step.updates + epochs * (len(marks) - 1)
-            self.step.optimizer = self.step.optimizer.with_total_steps(total)
         averaging = Averaging(self.step) if accumulate > 1 else None
         progress = Progress(epochs, len(marks) - 1)
+        given, updates = self.step.optimizer, self.step.updates
+        if epochs:
+            self.step.optimizer = given.with_total_steps(updates + epochs * (len(marks) - 1))
         self._fitting, self._stopping = True, False
         try:
             with Interrupts() as interrupts:
@@ -256,6 +256,8 @@ class Trainer:
         finally:
             self._fitting = False
             progress.close()
+            if self.step.updates == updates:  # the length is that of a fit that trains
+                self.step.optimizer = given
         return self.history
 
     def _parts(self, data: Batch, validation: Any) -> tuple[NDArray[np.int64], Held | None]:
