@@ -171,6 +171,18 @@ def test_settings_are_checked_when_the_step_is_made():
             gv.optim.SGD(lr=lr)
 
 
+@pytest.mark.parametrize("name", ["net", "loss", "optimizer"])
+def test_settings_cannot_be_replaced(name):
+    net, loss = make_net(), nn.CrossEntropyLoss()
+    step = gv.TrainStep(net, loss, SGD)
+    assert (step.net, step.loss, step.optimizer) == (net, loss, SGD)
+    other = {"net": make_net(), "loss": nn.MSELoss(), "optimizer": gv.optim.SGD(lr=0.1, weight_decay=10.0)}
+    message = rf"\[TrainStep\] expected {name} to stay as given, got another; make a new TrainStep"
+    with pytest.raises(AttributeError, match=message):
+        setattr(step, name, other[name])
+    assert (step.net, step.loss, step.optimizer) == (net, loss, SGD)
+
+
 def test_unknown_instruction_set():
     step = gv.TrainStep(make_net(), nn.CrossEntropyLoss(), SGD)
     with pytest.raises(ValueError, match="avx1024"), gv.isa("avx1024"):

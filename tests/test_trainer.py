@@ -142,6 +142,16 @@ def test_steps_without_telemetry() -> None:
     assert trainer.last_step["step"] == 10
 
 
+def test_net_and_loss_are_those_of_the_step() -> None:
+    trainer = make()
+    assert trainer.net is trainer.step.net and trainer.loss is trainer.step.loss
+    for name in ("net", "loss"):
+        with pytest.raises(
+            AttributeError, match=rf"\[Trainer\] expected {name} to stay .*make a new Trainer"
+        ):
+            setattr(trainer, name, getattr(trainer, name))
+
+
 def test_two_inputs() -> None:
     class Sum(nn.Module):
         def __init__(self) -> None:

@@ -106,12 +106,12 @@ class Averaging:
     @contextmanager
     def _as_sum(self) -> Iterator[None]:
         step, plans = self._step, self._step._plans
-        step.loss, step._plans = self._inner, self._plans
+        step._loss, step._plans = self._inner, self._plans
         try:
             yield
         finally:
             self._forget()
-            step.loss, step._plans = self._loss, plans
+            step._loss, step._plans = self._loss, plans
 
     def _forget(self) -> None:
         """Drop the gradients of an update that did not come to its end."""

@@ -19,7 +19,7 @@ from gvcore.nn.parameter import structure_epoch
 from gvcore.optim import Optimizer
 from gvcore.train.batch import Batch, fit_target, loss_settings
 
-__all__ = ["Plans", "check_every", "check_net", "python_loss"]
+__all__ = ["Plans", "check_every", "check_net", "fixed", "python_loss"]
 
 
 def check_net(op: str, net: Any) -> None:
@@ -38,6 +38,11 @@ def check_every(op: str, value: Any) -> int | None:
     if value < 1:
         raise ValueError(expected)
     return int(value)
+
+
+def fixed(op: str, name: str) -> AttributeError:
+    """Return what is raised when something that plans are made of is replaced."""
+    return AttributeError(f"[{op}] expected {name} to stay as given, got another; make a new {op}")
 
 
 def python_loss(loss: Any, prediction: NDArray[Any], target: Any) -> tuple[float, NDArray[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from gvcore.nn.module import Module
 from gvcore.optim import Optimizer
 from gvcore.seeding import as_seed
 from gvcore.train.batch import Batch, as_batch, check_loss
-from gvcore.train.plans import Plans, check_every, check_net, python_loss
+from gvcore.train.plans import Plans, check_every, check_net, fixed, python_loss
 
 __all__ = ["TrainStep"]
 
@@ -113,7 +113,7 @@ class TrainStep:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"[TrainStep] expected optimizer to be SGD, Adam or AdamW, got {optimizer!r}")
         self.checkpoint_every = check_every("TrainStep", checkpoint_every)
-        self.net, self.loss, self.optimizer = net, loss, optimizer
+        self._net, self._loss, self._optimizer = net, loss, optimizer
         self.clip_norm = None if clip_norm is None else real("TrainStep", "clip_norm", clip_norm, above=0.0)
         self.seed = as_seed(seed)
         self.updates = 0  # steps that have updated the parameters: the step that a schedule sees
@@ -128,6 +128,33 @@ class TrainStep:
         optimizer.resolve(names)
         self._state: list[NDArray[Any]] | None = None
         self._counts = np.zeros(len(names), np.int64)
+
+    @property
+    def net(self) -> Module:
+        """The net, as given. Net, loss and optimizer cannot be replaced: plans are made of them."""
+        return self._net
+
+    @net.setter
+    def net(self, value: NoReturn) -> None:
+        raise fixed("TrainStep", "net")
+
+    @property
+    def loss(self) -> Any:
+        """The loss, as given."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, value: NoReturn) -> None:
+        raise fixed("TrainStep", "loss")
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """The settings, as given; a `Trainer` fills the length of training into their schedule."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, value: NoReturn) -> None:
+        raise fixed("TrainStep", "optimizer")
 
     @property
     def state(self) -> dict[str, Any]:

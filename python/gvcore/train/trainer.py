@@ -6,7 +6,7 @@ The steps themselves are in C++ (step.py), stretches of them and the way back in
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,7 @@ from gvcore.train.epoch import Run, says_stop
 from gvcore.train.evaluation import Held, Measure, evaluate, predict
 from gvcore.train.history import History
 from gvcore.train.loop import Averaging, Interrupts, Progress
+from gvcore.train.plans import fixed
 from gvcore.train.rows import Unread, check_finite, cut, prepare, split
 from gvcore.train.step import TrainStep
 
@@ -81,7 +82,7 @@ class Trainer:
     Attributes
     ----------
     net, loss
-        As given.
+        As given; they cannot be replaced.
     step : TrainStep
         What does the steps; ``step.updates`` counts them, ``step.optimizer`` has the schedule in use.
     history : History
@@ -124,12 +125,29 @@ class Trainer:
         self.step = TrainStep(
             net, loss, optimizer, clip_norm=clip_norm, seed=self.seed, checkpoint_every=checkpoint_every
         )
-        self.net, self.loss = net, loss
         self.history = History()
         self.last_step: dict[str, Any] = {}
         self._passes = 0  # epochs begun: each has an order of its own, also after an interruption
         self._stopping = False
         self._fitting = False
+
+    @property
+    def net(self) -> Module:
+        """The net, as given."""
+        return self.step.net
+
+    @net.setter
+    def net(self, value: NoReturn) -> None:
+        raise fixed("Trainer", "net")
+
+    @property
+    def loss(self) -> Any:
+        """The loss, as given."""
+        return self.step.loss
+
+    @loss.setter
+    def loss(self, value: NoReturn) -> None:
+        raise fixed("Trainer", "loss")
 
     def stop(self) -> None:
         """End training after the current step; its epoch is measured as far as it came. For callbacks."""
@@ -233,7 +251,7 @@ class Trainer:
         progress = Progress(epochs, len(marks) - 1)
         given, updates = self.step.optimizer, self.step.updates
         if epochs:
-            self.step.optimizer = given.with_total_steps(updates + epochs * (len(marks) - 1))
+            self.step._optimizer = given.with_total_steps(updates + epochs * (len(marks) - 1))
         self._fitting, self._stopping = True, False
         try:
             with Interrupts() as interrupts:
@@ -257,7 +275,7 @@ class Trainer:
             self._fitting = False
             progress.close()
             if self.step.updates == updates:  # the length is that of a fit that trains
-                self.step.optimizer = given
+                self.step._optimizer = given
         return self.history
 
     def _parts(self, data: Batch, validation: Any) -> tuple[NDArray[np.int64], Held | None]:
