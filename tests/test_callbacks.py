@@ -262,6 +262,39 @@ def test_csv_logger_writes_the_records(tmp_path: Path) -> None:
         fit(trainer, log, epochs=1)
 
 
+HEAD = "epoch,step,loss,lr,seconds\n"
+ROW = "1,3,0.5,0.05,0.01"
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        (HEAD + ROW + "\n", HEAD + ROW + "\n"),
+        (HEAD + ROW, HEAD + ROW + "\n"),
+        (HEAD + ROW + "\n2,6,0.4", HEAD + ROW + "\n"),  # as a kill leaves it
+        (HEAD + ROW + "\n2", HEAD + ROW + "\n"),
+        (HEAD[:-1], HEAD),
+        ("", HEAD),
+    ],
+)
+def test_csv_logger_goes_on_after_a_line_without_an_end(tmp_path: Path, found: str, kept: str) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text(found)
+    fit(make(), callbacks.CSVLogger(path, append=True), epochs=2)
+    text = path.read_text()
+    assert text.startswith(kept) and len(text.splitlines()) == len(kept.splitlines()) + 2
+    with open(path, newline="") as file:
+        assert all(None not in row.values() and None not in row for row in csv.DictReader(file))
+
+
+def test_csv_logger_leaves_a_file_of_other_columns_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("a,b\n1")
+    with pytest.raises(ValueError, match=r"\[CSVLogger\].*another file"):
+        fit(make(), callbacks.CSVLogger(path, append=True))
+    assert path.read_text() == "a,b\n1"
+
+
 def test_learning_rate_logger_without_telemetry() -> None:
     log = callbacks.LearningRateLogger()
     trainer = make(lr=gv.schedules.linear(0.1), telemetry=False)

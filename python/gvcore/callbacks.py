@@ -285,8 +285,9 @@ class CSVLogger(Callback):
     ----------
     path : path
     append : bool, default False
-        Whether to go on with a file that is there already. Later calls of `fit` with the same object always
-        append.
+        Whether to go on with a file that is there already. A last line that has no end, as a killed process
+        leaves it, gets one; it is dropped if columns are missing. Later calls of `fit` with the same object
+        always append.
 
     Raises
     ------
@@ -332,8 +333,15 @@ class CSVLogger(Callback):
     def _begin(self, columns: list[str]) -> list[str]:
         """Return the columns of the file, which is made if need be."""
         if self.append and os.path.exists(self.path):
-            with open(self.path, newline="", encoding="utf-8") as file:
-                if found := next(csv.reader(file), None):
+            with open(self.path, "r+", newline="", encoding="utf-8") as file:
+                lines = file.readlines()
+                found = next(csv.reader(lines), None)
+                if found == columns and not lines[-1].endswith("\n"):
+                    if len(next(csv.reader(lines[-1:]))) == len(columns):
+                        file.write("\n")
+                    else:
+                        file.truncate(len("".join(lines[:-1]).encode()))
+                if found:
                     return found
         with open(self.path, "w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerow(columns)
