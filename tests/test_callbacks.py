@@ -304,6 +304,30 @@ def test_learning_rate_logger_without_telemetry() -> None:
     assert log.rates == pytest.approx([0.1 * (1 - t / 9) for t in range(9)])
 
 
+def test_learning_rate_logger_has_the_steps_of_an_interrupted_epoch() -> None:
+    class Press(Callback):
+        def on_step_end(self, trainer: gv.Trainer) -> None:
+            if trainer.step.updates == 5:
+                raise KeyboardInterrupt
+
+    log = callbacks.LearningRateLogger()
+    trainer = make(lr=gv.schedules.linear(0.1))
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, log, Press())
+    assert log.steps == [1, 2, 3, 4, 5]
+    trainer.step(X, Y)  # no step of a fit
+    with pytest.raises(KeyboardInterrupt):
+        fit(trainer, Interrupted(), log)  # before the logger is asked
+    fit(trainer, log, epochs=1)
+    assert log.steps == [1, 2, 3, 4, 5, 7, 8, 9]
+    assert log.rates == pytest.approx([0.1 * (1 - (step - 1) / 9) for step in log.steps])
+
+
+class Interrupted(Callback):
+    def on_fit_begin(self, trainer: gv.Trainer) -> None:
+        raise KeyboardInterrupt
+
+
 def test_timer() -> None:
     timer = callbacks.Timer()
     fit(make(), timer)

@@ -65,6 +65,9 @@ class Callback:
     def on_fit_end(self, trainer: Trainer) -> None:
         """Called when training ends by itself or was stopped by a callback; not after an error or Ctrl-C."""
 
+    def _on_fit_left(self, trainer: Trainer) -> None:
+        """Called last of all, after an error or Ctrl-C as well."""
+
 
 class _Best:
     """Which epoch was the best so far by one of the numbers in its record."""
@@ -351,6 +354,8 @@ class CSVLogger(Callback):
 class LearningRateLogger(Callback):
     """Keep the learning rate of every step, also without telemetry.
 
+    The steps of an epoch are added at its end, or when an error or Ctrl-C ends `fit`.
+
     Attributes
     ----------
     steps : list of int
@@ -374,7 +379,7 @@ class LearningRateLogger(Callback):
     def __init__(self) -> None:
         self.steps: list[int] = []
         self.rates: list[float] = []
-        self._seen = 0
+        self._seen: int | None = None  # updates taken in; None outside of fit
 
     def on_fit_begin(self, trainer: Trainer) -> None:
         """Begin after the steps done so far."""
@@ -382,12 +387,17 @@ class LearningRateLogger(Callback):
 
     def on_epoch_end(self, trainer: Trainer) -> bool | None:
         """Take in the rates of the epoch's steps."""
-        last = trainer.step.updates
-        self.steps += range(self._seen + 1, last + 1)
-        # A schedule is a function of the step, so there is no need to come back after each one.
-        self.rates += [trainer.step.optimizer.lr_at(step) for step in range(self._seen, last)]
-        self._seen = last
+        if self._seen is not None:
+            # A schedule is a function of the step, so there is no need to come back after each one.
+            done = range(self._seen, trainer.step.updates)
+            self.steps += [step + 1 for step in done]
+            self.rates += [trainer.step.optimizer.lr_at(step) for step in done]
+            self._seen = trainer.step.updates
         return None
+
+    def _on_fit_left(self, trainer: Trainer) -> None:
+        self.on_epoch_end(trainer)
+        self._seen = None
 
 
 class Timer(Callback):

@@ -274,6 +274,8 @@ class Trainer:
         finally:
             self._fitting = False
             progress.close()
+            for hook in hooks:
+                hook._on_fit_left(self)
             if self.step.updates == updates:  # the length is that of a fit that trains
                 self.step._optimizer = given
         return self.history
