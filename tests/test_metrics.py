@@ -177,3 +177,31 @@ def test_evaluate_in_chunks_is_the_loss_of_the_whole(rows: int, loss: Any) -> No
     assert found["loss"] == pytest.approx(loss(net(x).astype(np.float64), y)[0], rel=1e-6)
     assert found["accuracy"] == found["share"]
     assert list(found) == ["loss", "accuracy", "share"]
+
+
+@pytest.mark.parametrize("rows", [4, 9000])
+@pytest.mark.parametrize("kind", ["labels", "probabilities"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        nn.CrossEntropyLoss(),
+        nn.CrossEntropyLoss(weight=[1.0, 5.0, 0.0], label_smoothing=0.1),
+        nn.CrossEntropyLoss(reduction="sum"),
+        nn.MSELoss(),
+        nn.L1Loss(reduction="sum"),
+        nn.HuberLoss(),
+        nn.BCEWithLogitsLoss(pos_weight=[1.0, 2.0, 3.0]),
+    ],
+)
+def test_sequences_are_evaluated_as_they_are_trained(rows: int, kind: str, loss: Any) -> None:
+    rng = np.random.default_rng(3)
+    x, labels = rng.normal(size=(rows, 5, 2)), rng.integers(0, 3, (rows, 5))
+    y = labels if kind == "labels" else np.eye(3)[labels] * 0.8 + 0.1
+    if kind == "labels" and not isinstance(loss, nn.CrossEntropyLoss):
+        y = np.eye(3)[labels]
+    trainer = gv.Trainer(nn.Linear(2, 3, seed=0), loss, gv.optim.SGD(lr=0.0), seed=0)
+    found = trainer.evaluate(x, y, metrics=["accuracy"])
+    history = trainer.fit(x, y, epochs=1, batch_size=rows, validation=(x, y), metrics=["accuracy"])
+    record = history.epoch[0]
+    assert found["loss"] == record["val_loss"] == pytest.approx(record["loss"], rel=1e-5)
+    assert found["accuracy"] == record["accuracy"] == record["val_accuracy"]

@@ -134,8 +134,9 @@ def _chunk_loss(
     """Return the loss of some rows, and by what the sum over chunks is to be divided."""
     batch = as_batch(op, prediction, target, prediction.dtype, loss)
     fit_target(op, batch, prediction.shape[1:], loss)
-    shape = prediction.shape[:-1] if batch.labels else prediction.shape
-    shaped = batch.target.reshape(shape)
+    if loss.native()["kind"] == "cross_entropy" and prediction.ndim > 2:  # each position counts as a row
+        prediction = prediction.reshape(-1, prediction.shape[-1])
+    shaped = batch.target.reshape(prediction.shape[:-1] if batch.labels else prediction.shape)
     if alone:
         return loss(prediction, shaped)[0], 1.0
     value = summed(loss)(prediction, shaped)[0]
