@@ -495,6 +495,43 @@ def test_predict_is_the_net(rows: int) -> None:
     assert (prediction == trainer.net(x.astype(np.float32))).all()
 
 
+class Outputs(nn.Module):
+    """A net whose forward returns a tuple."""
+
+    def __init__(self, count: int) -> None:
+        self.layers = nn.ModuleList(nn.Linear(3, i + 1, seed=i) for i in range(count))
+
+    def forward(self, x: Any) -> Any:
+        return tuple(layer(x) for layer in self.layers)
+
+
+@pytest.mark.parametrize("rows", [4, 8192, 8193])
+@pytest.mark.parametrize("count", [1, 2])
+def test_predict_returns_the_tuple_that_forward_returns(rows: int, count: int) -> None:
+    trainer = gv.Trainer(Outputs(count), nn.MSELoss(), gv.optim.SGD(lr=0.1), seed=0)
+    x = np.random.default_rng(rows).normal(size=(rows, 3))
+    prediction = trainer.predict(x)
+    assert isinstance(prediction, tuple)
+    assert [part.shape for part in prediction] == [(rows, i + 1) for i in range(count)]
+    for part, whole in zip(prediction, trainer.net(x), strict=True):
+        assert (part == whole).all()
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), python_mse])
+def test_a_tuple_of_one_output_trains_and_is_evaluated(loss: Any) -> None:
+    trainer = gv.Trainer(Outputs(1), loss, gv.optim.SGD(lr=0.0), seed=0)
+    history = trainer.fit(X, TARGET, epochs=1, batch_size=101, validation=(X, TARGET), metrics=["mae"])
+    assert history.epoch[0]["val_loss"] == pytest.approx(history.epoch[0]["loss"], rel=1e-6)
+    assert trainer.evaluate(X, TARGET)["loss"] == history.epoch[0]["val_loss"]
+
+
+@pytest.mark.parametrize("loss", [nn.MSELoss(), python_mse])
+def test_several_outputs_are_not_evaluated(loss: Any) -> None:
+    trainer = gv.Trainer(Outputs(2), loss, gv.optim.SGD(lr=0.1), seed=0)
+    with pytest.raises(ValueError, match=r"\[evaluate\] expected forward to return one value, got 2"):
+        trainer.evaluate(X, TARGET)
+
+
 def test_predict_and_evaluate_refuse() -> None:
     trainer = make()
     with pytest.raises(ValueError, match=r"\[predict\]"):

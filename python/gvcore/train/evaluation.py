@@ -67,20 +67,28 @@ def normaliser(
     return float(np.sum(each if weights is None else each * weights))
 
 
-def predict(net: Module, parts: Sequence[Input], rows: int) -> NDArray[Any]:
-    """Return the net's output for all rows, a chunk at a time."""
+def predict(net: Module, parts: Sequence[Input], rows: int) -> Any:
+    """Return the net's output for all rows, an array or a tuple of them, a chunk at a time."""
     chunk = _chunk(parts)
     if rows <= chunk:
-        whole: NDArray[Any] = net(*parts)
-        return whole
-    result: NDArray[Any] | None = None
+        return net(*parts)
+    results: list[NDArray[Any]] = []
     for first in range(0, rows, chunk):
         prediction = net(*(part[first : first + chunk] for part in parts))
-        if result is None:
-            result = np.empty((rows, *prediction.shape[1:]), prediction.dtype)
-        result[first : first + chunk] = prediction
-    assert result is not None
-    return result
+        values = prediction if isinstance(prediction, tuple) else (prediction,)
+        if not results:
+            results = [np.empty((rows, *value.shape[1:]), value.dtype) for value in values]
+        for result, value in zip(results, values, strict=True):
+            result[first : first + chunk] = value
+    return tuple(results) if isinstance(prediction, tuple) else results[0]
+
+
+def _single(op: str, prediction: Any) -> NDArray[Any]:
+    """Return the one output of a net, which its forward may have put into a tuple."""
+    values: tuple[NDArray[Any], ...] = prediction if isinstance(prediction, tuple) else (prediction,)
+    if len(values) != 1:
+        raise ValueError(f"[{op}] expected forward to return one value, got {len(values)}")
+    return values[0]
 
 
 def evaluate(
@@ -104,7 +112,7 @@ def evaluate(
     chunk = _chunk(parts)
     for first in range(0, count, chunk):
         which: Any = slice(first, first + chunk) if rows is None else rows[first : first + chunk]
-        prediction = net(*(part[which] for part in parts))
+        prediction = _single(op, net(*(part[which] for part in parts)))
         wanted = target[which]
         if whole:
             kept.append(prediction)

@@ -334,7 +334,7 @@ class Trainer:
             return rows
         return rows[_core.permutation(len(rows), self.seed, _SHUFFLE_SITE + self._passes - 1)]
 
-    def predict(self, x: ArrayLike | tuple[ArrayLike, ...]) -> NDArray[Any]:
+    def predict(self, x: ArrayLike | tuple[ArrayLike, ...]) -> Any:
         """Return the net's output for x, at inference.
 
         Parameters
@@ -344,8 +344,8 @@ class Trainer:
 
         Returns
         -------
-        ndarray of shape (rows, ...)
-            In the dtype of the net. A row's result does not depend on the others.
+        ndarray of shape (rows, ...), or tuple of ndarray
+            What ``forward`` returns, in the dtype of the net. A row's result does not depend on the others.
 
         Examples
         --------
@@ -374,6 +374,11 @@ class Trainer:
         -------
         dict of str to float
             ``"loss"`` and the metrics by name. NaN and infinity in x propagate.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument does not fit, or ``forward`` returns several values.
 
         Examples
         --------
