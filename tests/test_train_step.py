@@ -4,7 +4,9 @@ What its arguments mean is in test_train_step_results.py, batches, views and thr
 test_train_step_state.py.
 """
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -181,6 +183,19 @@ def test_settings_cannot_be_replaced(name):
     with pytest.raises(AttributeError, match=message):
         setattr(step, name, other[name])
     assert (step.net, step.loss, step.optimizer) == (net, loss, SGD)
+
+
+@pytest.mark.parametrize("copies", [pickle.dumps, copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("used", [False, True])
+def test_steps_and_trainers_say_what_to_copy_instead(copies, used):
+    trainer = gv.Trainer(make_net(), nn.CrossEntropyLoss(), SGD, seed=1)
+    if used:
+        trainer.step(X, Y)
+    for kind, one in (("TrainStep", trainer.step), ("Trainer", trainer)):
+        with pytest.raises(TypeError, match=rf"\[{kind}\] expected net, .* make a new {kind} of the copies"):
+            copies(one)
+    net, loss, optimizer = pickle.loads(pickle.dumps((trainer.net, trainer.loss, trainer.step.optimizer)))
+    assert math.isfinite(gv.TrainStep(net, loss, optimizer)(X, Y))
 
 
 def test_unknown_instruction_set():

@@ -19,7 +19,7 @@ from gvcore.nn.parameter import structure_epoch
 from gvcore.optim import Optimizer
 from gvcore.train.batch import Batch, fit_target, loss_settings
 
-__all__ = ["Plans", "check_every", "check_net", "fixed", "python_loss"]
+__all__ = ["Plans", "check_every", "check_net", "fixed", "python_loss", "uncopied"]
 
 
 def check_net(op: str, net: Any) -> None:
@@ -43,6 +43,14 @@ def check_every(op: str, value: Any) -> int | None:
 def fixed(op: str, name: str) -> AttributeError:
     """Return what is raised when something that plans are made of is replaced."""
     return AttributeError(f"[{op}] expected {name} to stay as given, got another; make a new {op}")
+
+
+def uncopied(op: str) -> TypeError:
+    """Return what is raised when something that holds compiled plans is pickled or copied."""
+    return TypeError(
+        f"[{op}] expected net, loss and optimizer to be pickled or copied, got the {op}, which holds "
+        f"compiled plans; make a new {op} of the copies"
+    )
 
 
 def python_loss(loss: Any, prediction: NDArray[Any], target: Any) -> tuple[float, NDArray[Any]]:

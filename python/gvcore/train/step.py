@@ -19,7 +19,7 @@ from gvcore.nn.module import Module
 from gvcore.optim import Optimizer
 from gvcore.seeding import as_seed
 from gvcore.train.batch import Batch, as_batch, check_loss
-from gvcore.train.plans import Plans, check_every, check_net, fixed, python_loss
+from gvcore.train.plans import Plans, check_every, check_net, fixed, python_loss, uncopied
 
 __all__ = ["TrainStep"]
 
@@ -53,7 +53,8 @@ class TrainStep:
     A step that fails (a loss or a clipped gradient norm that is not finite, an exception in a loss written in
     Python) leaves parameters, running statistics and the optimiser's state as they were, to the bit.
     Gradients that were accumulated stay, too, unless the norm of their sum is not finite: then they are
-    dropped. Several threads may call one step; they wait for each other.
+    dropped. Several threads may call one step; they wait for each other. A step cannot be pickled or copied,
+    but net, loss and optimizer can, and the arrays in `state`.
 
     With ``checkpoint_every=k`` (Chen et al.) a net of D layers of width W, each of which keeps a values of a
     row for its own backward (1 with batch norm, 2 without it or in a residual block of one layer), needs for
@@ -128,6 +129,9 @@ class TrainStep:
         optimizer.resolve(names)
         self._state: list[NDArray[Any]] | None = None
         self._counts = np.zeros(len(names), np.int64)
+
+    def __reduce__(self) -> NoReturn:
+        raise uncopied("TrainStep")
 
     @property
     def net(self) -> Module:

@@ -25,7 +25,7 @@ from gvcore.train.epoch import Run, says_stop
 from gvcore.train.evaluation import Held, Measure, evaluate, predict
 from gvcore.train.history import History
 from gvcore.train.loop import Averaging, Interrupts, Progress
-from gvcore.train.plans import fixed
+from gvcore.train.plans import fixed, uncopied
 from gvcore.train.rows import Unread, check_finite, cut, prepare, split
 from gvcore.train.step import TrainStep
 
@@ -130,6 +130,9 @@ class Trainer:
         self._passes = 0  # epochs begun: each has an order of its own, also after an interruption
         self._stopping = False
         self._fitting = False
+
+    def __reduce__(self) -> NoReturn:
+        raise uncopied("Trainer")
 
     @property
     def net(self) -> Module:
