@@ -200,6 +200,39 @@ def test_inputs_that_are_too_large() -> None:
     assert "inputs as large as" in text and "scale the columns of x" in text
 
 
+LABELS = np.repeat([0, 1], 50)
+LARGE = np.full(100, 1e38)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("loss", "y", "options", "text"),
+    [
+        (nn.CrossEntropyLoss(weight=[0, 1]), 1 - LABELS, {}, "the weights of the batch add up to 0"),
+        (nn.CrossEntropyLoss(weight=[1e308, 1]), LABELS, {}, r"weights as large as 1e\+308"),
+        (nn.CrossEntropyLoss(weight=[1e38, 1], reduction="sum"), LABELS, {}, r"weights as large as 1e\+38"),
+        (nn.MSELoss(reduction="sum"), Y, {"sample_weight": LARGE}, r"weights as large as 1e\+38"),
+        (nn.BCEWithLogitsLoss(pos_weight=1e300), Y, {}, r"weights as large as 1e\+300"),
+    ],
+)
+def test_weights_that_make_no_mean(loss: Any, y: Any, options: Any, text: str, accumulate: int) -> None:
+    net = nn.Linear(3, 2 if isinstance(loss, nn.CrossEntropyLoss) else 1, seed=0)
+    trainer = gv.Trainer(net, loss, gv.optim.SGD(lr=0.01), seed=0)
+    steps = {"epochs": 1, "batch_size": 50 // accumulate, "accumulate": accumulate, "shuffle": False}
+    with pytest.raises(FloatingPointError, match=f"Likely cause: {text}"):
+        trainer.fit(X, y, **steps, **options)
+    assert trainer.step.updates in (0, 1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_weights_whose_sum_overflows() -> None:
+    trainer = gv.Trainer(nn.Linear(3, 2, seed=0), nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.01), seed=0)
+    for options in ({"sample_weight": np.full(100, 1e308)}, {"class_weight": {0: 1e308}}):
+        with pytest.raises(ValueError, match=rf"\[fit\] expected {[*options][0]} .*, with a finite sum"):
+            trainer.fit(X, LABELS, epochs=1, batch_size=50, **options)
+
+
 def test_a_loss_function_of_the_user() -> None:
     def loss(prediction: Any, target: Any) -> Any:
         value = float(np.log(np.mean(prediction) - 1e9)) if loss.calls > 3 else 1.0  # type: ignore[attr-defined]

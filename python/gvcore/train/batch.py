@@ -57,8 +57,13 @@ def as_weights(op: str, value: Any, rows: int) -> NDArray[np.float64] | None:
     if array.shape != (rows,):
         raise ValueError(f"[{op}] expected sample_weight of shape ({rows},), got {array.shape}")
     weights = np.ascontiguousarray(array, np.float64)
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise ValueError(f"[{op}] expected sample_weight finite, >= 0 and not all zero")
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and 0 < total < np.inf):
+        raise ValueError(
+            f"[{op}] expected sample_weight finite, >= 0 and not all zero, with a finite sum, "
+            f"got {weights.min():.3g} to {weights.max():.3g}, with the sum {total:.3g}"
+        )
     return weights
 
 

@@ -19,11 +19,13 @@ from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
 from gvcore.nn.trace import Value
 from gvcore.train.batch import Batch, loss_settings
+from gvcore.train.evaluation import normaliser
 from gvcore.train.step import TrainStep
 
 __all__ = ["Facts", "explain", "look"]
 
 _LARGE_INPUT = 1e4
+_LARGE_WEIGHT = 1e4
 _LARGE_NORM = 1e3
 
 
@@ -38,6 +40,8 @@ class Facts:
     bad_gradient: str | None = None  # last layer in order whose gradient is not finite
     norm: float = math.nan  # of the whole gradient
     prediction: tuple[float, float] | None = None
+    divisor: float = 1.0  # of the mean: the sum of the weights
+    factor: float = 1.0  # the largest weight, as far as the mean does not cancel it
 
 
 def _largest(array: NDArray[Any]) -> float:
@@ -81,6 +85,8 @@ def look(step: TrainStep, batch: Batch) -> Facts:
         loss, gradient = step.loss(output, np.asarray(batch.target)[batch.order])
         core.backward(np.require(gradient, output.dtype, ["C", "A"]), request)
     facts = Facts(float(loss), norm=_norm(core.gradients()), prediction=prediction)
+    if isinstance(step.loss, Loss):
+        facts.divisor, facts.factor = _weights(step.loss, batch, plan.output)
     for (value, gradient), name in zip(core.taps(rows), layers.values(), strict=True):
         bad = 0 if value is None else int(np.count_nonzero(~np.isfinite(value)))
         if facts.bad_layer is None:
@@ -92,6 +98,21 @@ def look(step: TrainStep, batch: Batch) -> Facts:
         if gradient is not None and not np.isfinite(gradient).all():
             facts.bad_gradient = name
     return facts
+
+
+def _weights(loss: Loss, batch: Batch, output: tuple[int, ...]) -> tuple[float, float]:
+    """Return what the mean divides by, 1 for a sum, and the largest weight that it does not cancel."""
+    weight = loss.native()["weight"]
+    own = None if batch.sample_weight is None else batch.sample_weight[batch.order]
+    divisor = 1.0
+    if loss.reduction == "mean":
+        with np.errstate(over="ignore"):
+            divisor = normaliser(loss, batch.target[batch.order], batch.labels, output, own)
+    cancelled = loss.reduction == "mean" and math.isfinite(divisor)
+    factor = 1.0 if own is None or cancelled else _largest(own)
+    if weight is not None and not (cancelled and batch.labels):
+        factor *= _largest(weight)
+    return divisor, factor
 
 
 def explain(
@@ -153,6 +174,13 @@ def _why(
     inputs = max(_largest(part[batch.order].astype(step.net.dtype)) for part in batch.inputs)
     if facts.bad_layer is None and facts.prediction is not None and not math.isfinite(facts.loss):
         return "Likely cause: the loss function itself; check its logarithms, divisions and roots."
+    if facts.bad_layer is None and facts.divisor == 0:
+        return (
+            "Likely cause: the weights of the batch add up to 0, and its mean divides by that; all of its "
+            "labels have a weight of 0 in the loss. Leave out such rows, or take larger batches."
+        )
+    if facts.bad_layer is None and facts.factor > _LARGE_WEIGHT:
+        return f"Likely cause: weights as large as {facts.factor:.3g}; scale them to about 1."
     if inputs > _LARGE_INPUT:
         return (
             f"Likely cause: inputs as large as {inputs:.3g}; scale the columns of x to about 1 "

@@ -143,8 +143,9 @@ class Averaging:
             self._weights = np.zeros(len(batch.target))
         own = np.ones(len(order)) if given is None else given[order]
         output = self._step._ready(batch, stored=True).output
-        divisor = normaliser(loss, batch.target[order], batch.labels, output, own)
-        self._weights[order] = own / divisor
+        with np.errstate(all="ignore"):  # weights of no finite mean show in the loss
+            divisor = normaliser(loss, batch.target[order], batch.labels, output, own)
+            self._weights[order] = own / divisor
         return self._weights
 
 

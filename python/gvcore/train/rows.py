@@ -54,10 +54,13 @@ def prepare(
     if class_weight is not None:
         weights = _class_weights(op, class_weight, np.asarray(y))
         given = data.sample_weight
-        data.sample_weight = weights if given is None else weights * given
-        if not data.sample_weight.sum() > 0:
+        with np.errstate(over="ignore"):
+            data.sample_weight = weights if given is None else weights * given
+            total = data.sample_weight.sum()
+        if not 0 < total < np.inf:
             raise ValueError(
-                f"[{op}] expected class_weight to leave rows of positive weight, got {class_weight!r}"
+                f"[{op}] expected class_weight to leave rows of positive weight, with a finite sum, "
+                f"got {class_weight!r}"
             )
     return data
 
