@@ -456,3 +456,51 @@ def test_scaled_inputs_are_refused_as_arrays_are() -> None:
         trainer.evaluate(gv.scaled(PIXELS, 2.0), LABELS[:9])
     with pytest.raises(ValueError, match=r"\[predict\] expected x of shape"):
         trainer.predict(gv.scaled(3.0, 2.0))
+
+
+# ---- several inputs ----------------------------------------------------------------------------
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        self.first, self.second = nn.Linear(3, 2, seed=0), nn.Linear(2, 2, seed=1)
+
+    def forward(self, x: Any, z: Any) -> Any:
+        return self.first(x) + self.second(z)
+
+
+X3, X2, TWO = np.ones((10, 3), np.float32), np.ones((10, 2), np.float32), np.arange(10) % 2
+
+
+def doors(net: nn.Module) -> dict[str, Any]:
+    """Every way to hand inputs over, by the name that its errors begin with."""
+    trainer = gv.Trainer(net, nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.1), seed=0)
+    return {
+        "fit": lambda x: trainer.fit(x, TWO, epochs=1, batch_size=5),
+        "predict": trainer.predict,
+        "evaluate": lambda x: trainer.evaluate(x, TWO),
+        "TrainStep": lambda x: trainer.step(x, TWO),
+        "value_and_grad": lambda x: gv.value_and_grad(net, nn.CrossEntropyLoss())(x, TWO),
+    }
+
+
+@pytest.mark.parametrize("door", ["fit", "predict", "evaluate", "TrainStep", "value_and_grad"])
+def test_a_list_is_one_array(door: str) -> None:
+    expected = rf"\[{door}\] expected x to be an array, for several inputs a tuple of them, got a"
+    with pytest.raises(ValueError, match=f"{expected} list"):
+        doors(nn.Linear(3, 2, seed=0))[door]([X3, X2])
+    with pytest.raises(ValueError, match=f"{expected} tuple"):
+        doors(Pair())[door]((X3, [[1.0], [2.0, 3.0]]))
+
+
+@pytest.mark.parametrize("door", ["fit", "predict", "evaluate", "TrainStep", "value_and_grad"])
+def test_as_many_inputs_as_forward_takes(door: str) -> None:
+    name = "TrainStep" if door == "value_and_grad" else door
+    for x, count in ((X3, 1), ((X3, X2, X2), 3)):
+        text = rf"\[{name}\] expected inputs for forward\(x, z\), several as a tuple, got {count}"
+        with pytest.raises(TypeError, match=text):
+            doors(Pair())[door](x)
+    if door in ("fit", "predict", "evaluate"):
+        with pytest.raises(TypeError, match=rf"\[{name}\] expected inputs for forward.*got 1"):
+            doors(Pair())[door]([X3, X3])
+    doors(Pair())[door]((X3, X2))

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gvcore.data import Input
+from gvcore.data import Input, as_rows
 from gvcore.nn.inference import as_input
 from gvcore.nn.losses import Loss
 
-__all__ = ["Batch", "as_batch", "as_weights", "check_loss", "loss_settings"]
+__all__ = ["Batch", "as_batch", "as_parts", "as_weights", "check_loss", "loss_settings"]
 
 UserLoss = Callable[[NDArray[Any], NDArray[Any]], tuple[float, NDArray[Any]]]
 
@@ -47,6 +47,17 @@ def check_loss(op: str, loss: Any) -> None:
         )
 
 
+def as_parts(op: str, x: Any) -> list[Input]:
+    """Return the inputs that `x` stands for: several if it is a tuple, else one array."""
+    try:
+        return [as_rows(part) for part in (x if isinstance(x, tuple) else (x,))]
+    except ValueError as error:
+        raise ValueError(
+            f"[{op}] expected x to be an array, for several inputs a tuple of them, "
+            f"got a {type(x).__name__} that makes none ({error})"
+        ) from None
+
+
 def as_weights(op: str, value: Any, rows: int) -> NDArray[np.float64] | None:
     """Return sample weights as float64 of shape (rows,), or None."""
     if value is None:
@@ -69,7 +80,7 @@ def as_weights(op: str, value: Any, rows: int) -> NDArray[np.float64] | None:
 
 def as_batch(op: str, x: Any, y: Any, dtype: np.dtype[Any], loss: Any, sample_weight: Any = None) -> Batch:
     """Convert and check x, y and weights; shapes against the net are checked by `fit_target`."""
-    inputs = [as_input(op, "x", part) for part in (x if isinstance(x, tuple) else (x,))]
+    inputs = [as_input(op, "x", part) for part in as_parts(op, x)]
     if not inputs:
         raise ValueError(f"[{op}] expected at least one input, got an empty tuple")
     rows = len(inputs[0])

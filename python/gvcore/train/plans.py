@@ -5,6 +5,7 @@ Also the first checks that all of training shares, of the net and of what a loss
 
 from __future__ import annotations
 
+import inspect
 import numbers
 import sys
 from typing import Any
@@ -19,13 +20,25 @@ from gvcore.nn.parameter import structure_epoch
 from gvcore.optim import Optimizer
 from gvcore.train.batch import Batch, fit_target, loss_settings
 
-__all__ = ["Plans", "check_every", "check_net", "fixed", "python_loss", "uncopied"]
+__all__ = ["Plans", "check_every", "check_inputs", "check_net", "fixed", "python_loss", "uncopied"]
 
 
 def check_net(op: str, net: Any) -> None:
     """Raise a TypeError unless `net` is a module."""
     if not isinstance(net, Module):
         raise TypeError(f"[{op}] expected net to be a gvcore.nn.Module, got {type(net).__name__}")
+
+
+def check_inputs(op: str, net: Module, count: int) -> None:
+    """Raise a TypeError unless ``net.forward`` takes so many inputs."""
+    signature = inspect.signature(net.forward)
+    try:
+        signature.bind(*range(count))
+    except TypeError:
+        raise TypeError(
+            f"[{op}] expected inputs for forward({', '.join(signature.parameters)}), several as a tuple, "
+            f"got {count}"
+        ) from None
 
 
 def check_every(op: str, value: Any) -> int | None:
@@ -111,6 +124,7 @@ class Plans:
         return plan
 
     def _make(self, batch: Batch, training: bool, stored: bool, every: int | None) -> Plan:
+        check_inputs("TrainStep", self.net, len(batch.inputs))
         optimizer = None
         if self.optimizer is not None:
             optimizer = dict(self.optimizer.native())

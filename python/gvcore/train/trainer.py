@@ -14,18 +14,18 @@ from numpy.typing import ArrayLike, NDArray
 from gvcore import _core
 from gvcore._settings import boolean, integer
 from gvcore.callbacks import Callback
-from gvcore.data import Input, as_rows
+from gvcore.data import Input
 from gvcore.metrics import MetricLike, Whole, resolve
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
 from gvcore.optim import Optimizer
 from gvcore.seeding import as_seed
-from gvcore.train.batch import Batch
+from gvcore.train.batch import Batch, as_parts
 from gvcore.train.epoch import Run, says_stop
 from gvcore.train.evaluation import Held, Measure, evaluate, predict
 from gvcore.train.history import History
 from gvcore.train.loop import Averaging, Interrupts, Progress
-from gvcore.train.plans import fixed, uncopied
+from gvcore.train.plans import check_inputs, fixed, uncopied
 from gvcore.train.rows import Unread, check_finite, cut, prepare, split
 from gvcore.train.step import TrainStep
 
@@ -244,6 +244,7 @@ class Trainer:
         hooks = _callbacks(callbacks)
         if self._fitting:
             raise RuntimeError("[fit] expected no fit of this trainer to be running already")
+        check_inputs(op, self.net, len(x) if isinstance(x, tuple) else 1)
         data = prepare(op, x, y, self.net.dtype, self.loss, sample_weight, class_weight)
         unread = Unread(op, data, self.net.dtype)
         rows, held = self._parts(data, validation)
@@ -360,7 +361,7 @@ class Trainer:
         array([[1.],
                [2.]], dtype=float32)
         """
-        parts, rows = _inputs("predict", x)
+        parts, rows = _inputs("predict", self.net, x)
         return predict(self.net, parts, rows)
 
     def evaluate(
@@ -394,7 +395,7 @@ class Trainer:
         """
         op = "evaluate"
         measures = resolve(op, metrics)
-        parts, rows = _inputs(op, x)
+        parts, rows = _inputs(op, self.net, x)
         target = np.asarray(y)
         if target.ndim == 0 or len(target) != rows:
             raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {target.shape}")
@@ -403,9 +404,10 @@ class Trainer:
         return evaluate(op, self.net, self.loss, parts, target, measures)
 
 
-def _inputs(op: str, x: Any) -> tuple[tuple[Input, ...], int]:
-    parts = tuple(as_rows(part) for part in (x if isinstance(x, tuple) else (x,)))
-    if not parts or any(part.ndim == 0 for part in parts):
+def _inputs(op: str, net: Module, x: Any) -> tuple[tuple[Input, ...], int]:
+    parts = tuple(as_parts(op, x))
+    check_inputs(op, net, len(parts))
+    if any(part.ndim == 0 for part in parts):
         raise ValueError(f"[{op}] expected x of shape (rows, …), got {[part.shape for part in parts]}")
     if any(len(part) != len(parts[0]) for part in parts):
         raise ValueError(f"[{op}] expected inputs of one length, got {[part.shape for part in parts]}")
