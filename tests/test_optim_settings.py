@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 
+import numpy as np
 import pytest
 
 from gvcore import optim, schedules
@@ -78,6 +79,18 @@ def test_a_schedule_that_returns_nonsense_is_named_with_the_step(rate: float) ->
     assert settings.lr_at(2) == 0.1
     with pytest.raises(ValueError, match=r"\[SGD\] expected the schedule to give .* at step 3"):
         settings.lr_at(3)
+
+
+@pytest.mark.parametrize("rate", ["0.1", None, np.array([0.1]), [0.1], 1j])
+def test_a_schedule_that_returns_no_number_is_named_with_the_step(rate: object) -> None:
+    settings = optim.SGD(lr=lambda step: rate)  # type: ignore[arg-type, return-value]
+    with pytest.raises(TypeError, match=r"\[SGD\] expected the schedule to return a number at step 3, got "):
+        settings.lr_at(3)
+
+
+@pytest.mark.parametrize("rate", [np.float32(0.5), np.array(0.5), np.float16(0.5)])
+def test_a_schedule_may_return_any_scalar(rate: object) -> None:
+    assert optim.SGD(lr=lambda step: rate).lr_at(0) == 0.5  # type: ignore[arg-type, return-value]
 
 
 def test_no_groups() -> None:

@@ -415,6 +415,22 @@ def test_loss_in_python_that_fails(mood, optimizer):
         assert_same(state(twin, other), state(net, step))
 
 
+@pytest.mark.parametrize("value", ["0.5", None, np.ones(9), np.ones(1)])
+def test_loss_in_python_that_returns_no_number_is_named(value):
+    trainer = gv.Trainer(make_net(), lambda p, y: (value, np.ones_like(p)), SGD, seed=1)
+    expected = r"\[loss\] expected loss of \(loss, dprediction\) to be a number, got "
+    for call in (
+        lambda: trainer.step(X, Y),
+        lambda: trainer.fit(X, Y, epochs=1, batch_size=9),
+        lambda: trainer.fit(X, Y, epochs=1, batch_size=3, accumulate=2),
+        lambda: trainer.evaluate(X, Y),
+        lambda: gv.value_and_grad(trainer.net, trainer.loss)(X, Y),
+    ):
+        with pytest.raises(TypeError, match=expected):
+            call()
+    assert trainer.step.updates == 0
+
+
 @pytest.mark.parametrize("optimizer", OPTIMISERS)
 def test_clipped_gradient_in_python_that_is_not_finite(optimizer):
     net, twin = make_net(), make_net()

@@ -42,6 +42,17 @@ def real(
     return number
 
 
+def returned(op: str, what: str, value: Any) -> float:
+    """Return what a function of the user returned as a float: any scalar, an array of no axes too."""
+    if not isinstance(value, (str, bytes)) and getattr(value, "ndim", 0) == 0:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else ""
+    raise TypeError(f"[{op}] expected {what}, got {type(value).__name__}{shape}")
+
+
 def integer(op: str, name: str, value: Any, *, at_least: int = 0) -> int:
     """Return `value` as an int of at least `at_least`."""
     expected = f"[{op}] expected {name} to be an integer >= {at_least}"

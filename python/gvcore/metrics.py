@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gvcore._settings import integer
+from gvcore._settings import integer, returned
 
 __all__ = ["Metric", "MetricLike", "accuracy", "mae", "r2", "rmse", "top_k"]
 
@@ -156,13 +156,7 @@ class Whole:
 
     def __call__(self, prediction: NDArray[Any], target: NDArray[Any]) -> float:
         """Call the function and check what it returns."""
-        value = self.function(prediction, target)
-        try:
-            return float(value)
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"[metrics] expected {self.name} to return a number, got {type(value).__name__}"
-            ) from None
+        return returned("metrics", f"{self.name} to return a number", self.function(prediction, target))
 
 
 def _mismatch(name: str, prediction: NDArray[Any], target: NDArray[Any]) -> NoReturn:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from gvcore._settings import boolean, real
+from gvcore._settings import boolean, real, returned
 from gvcore.schedules import Schedule
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
@@ -35,6 +35,8 @@ class Optimizer:
 
         Raises
         ------
+        TypeError
+            If a schedule returns anything but a number.
         ValueError
             If a schedule returns NaN, infinity or a negative rate, or does not know its length.
 
@@ -46,11 +48,11 @@ class Optimizer:
         """
         if isinstance(self.lr, float):
             return self.lr
-        rate = float(self.lr(step))
+        op = type(self).__name__
+        rate = returned(op, f"the schedule to return a number at step {step}", self.lr(step))
         if not (math.isfinite(rate) and rate >= 0.0):
             raise ValueError(
-                f"[{type(self).__name__}] expected the schedule to give a finite number >= 0, "
-                f"got {rate!r} at step {step}"
+                f"[{op}] expected the schedule to give a finite number >= 0, got {rate!r} at step {step}"
             )
         return rate
 

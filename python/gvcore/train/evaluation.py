@@ -17,6 +17,7 @@ from gvcore.metrics import Running, Whole
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
 from gvcore.train.batch import as_batch, fit_target
+from gvcore.train.plans import python_loss
 
 __all__ = ["Held", "Measure", "evaluate", "normaliser", "predict", "summed"]
 
@@ -126,7 +127,11 @@ def evaluate(
     everything = kept[0] if len(kept) == 1 else np.concatenate(kept) if kept else None
     known = target if rows is None else target[rows] if whole else target
     if with_loss:
-        result["loss"] = total / (divisor or 1.0) if native else float(loss(everything, known)[0])
+        if native:
+            result["loss"] = total / (divisor or 1.0)
+        else:
+            assert everything is not None
+            result["loss"] = python_loss(loss, everything, known)[0]
     for measure in running:
         if isinstance(measure, Running):
             result[measure.name] = measure.result()

@@ -23,7 +23,7 @@ from gvcore.nn.losses import Loss
 from gvcore.nn.parameter import storage_epoch
 from gvcore.train.batch import Batch
 from gvcore.train.evaluation import normaliser, summed
-from gvcore.train.plans import Plans
+from gvcore.train.plans import Plans, python_loss
 from gvcore.train.step import TrainStep
 
 __all__ = ["Averaging", "Interrupts", "Mark", "Progress", "Stretch", "advance"]
@@ -83,8 +83,8 @@ class Averaging:
         self._plans = Plans(step.net, self._inner, step.optimizer)
 
     def _scaled(self, prediction: NDArray[Any], target: Any) -> Any:
-        value, gradient = self._loss(prediction, target)
-        return value * self._scale, np.asarray(gradient) * self._scale
+        value, gradient = python_loss(self._loss, prediction, target)
+        return value * self._scale, gradient * self._scale
 
     def advance(self, stretch: Stretch, losses: NDArray[np.float64]) -> int:
         """See `advance`."""

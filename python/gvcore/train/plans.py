@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gvcore._settings import returned
 from gvcore.nn.inference import Plan, Recorded
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Inventory, Module
@@ -71,7 +72,8 @@ def python_loss(loss: Any, prediction: NDArray[Any], target: Any) -> tuple[float
     result = loss(prediction, target)
     if not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(f"[loss] expected (loss, dprediction), got {type(result).__name__}")
-    value, gradient = float(result[0]), np.asarray(result[1])
+    value = returned("loss", "loss of (loss, dprediction) to be a number", result[0])
+    gradient = np.asarray(result[1])
     if gradient.shape != prediction.shape or gradient.dtype.kind not in "fiu":
         raise ValueError(
             f"[loss] expected dprediction of shape {prediction.shape}, got {gradient.shape} of "
