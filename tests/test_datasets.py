@@ -93,6 +93,12 @@ def test_idx_names_a_file_that_is_not_there(tmp_path: Path) -> None:
         gv.datasets.load_idx(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("path", [5, None])
+def test_idx_refuses_what_is_no_path(path: object) -> None:
+    with pytest.raises(TypeError, match=r"\[load_idx\] expected a path \(str or os.PathLike\), got "):
+        gv.datasets.load_idx(path)  # type: ignore[arg-type]
+
+
 def test_mnist(data_dir: Path) -> None:
     images = gv.datasets.load_idx(data_dir / "mnist" / "t10k-images-idx3-ubyte.gz")
     labels = gv.datasets.load_idx(data_dir / "mnist" / "t10k-labels-idx1-ubyte.gz")

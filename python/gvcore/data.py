@@ -178,7 +178,8 @@ def train_test_split(
     Raises
     ------
     TypeError
-        If no array is given, one of them is a scalar, or `test_size` is not a number.
+        If no array is given, one of them is a scalar, `test_size` is not a number, or the labels in
+        `stratify` cannot be sorted.
     ValueError
         If the lengths differ, a part would be empty, or with `stratify` a class has a single row or a
         part has fewer rows than there are classes.
@@ -214,7 +215,7 @@ def train_test_split(
     if stratify is None:
         test, train = order[:test_rows], order[test_rows:]
     else:
-        chosen = _stratified(op, np.asarray(stratify), order, test_rows)
+        chosen = _stratified(op, stratify, order, test_rows)
         test, train = order[chosen], order[~chosen]
     return [array[part] for array in checked for part in (train, test)]
 
@@ -232,11 +233,19 @@ def _count_test_rows(op: str, rows: int, test_size: Any) -> int:
     return test_rows
 
 
-def _stratified(op: str, labels: NDArray[Any], order: NDArray[np.int64], test_rows: int) -> NDArray[np.bool_]:
+def _stratified(op: str, stratify: ArrayLike, order: NDArray[np.int64], test_rows: int) -> NDArray[np.bool_]:
     rows = len(order)
+    try:
+        labels = np.asarray(stratify)
+    except ValueError as error:
+        raise ValueError(f"[{op}] expected stratify to be an array of labels, got none ({error})") from None
     if labels.shape != (rows,):
         raise ValueError(f"[{op}] expected stratify of shape ({rows},), got {labels.shape}")
-    classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    try:
+        classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    except TypeError:
+        kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
+        raise TypeError(f"[{op}] expected stratify to hold labels of one kind, got {kinds}") from None
     if counts.min() < 2:
         label = classes[int(counts.argmin())].item()
         raise ValueError(f"[{op}] expected at least 2 rows of every class in stratify, got 1 of {label!r}")

@@ -36,6 +36,8 @@ def load_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
 
     Raises
     ------
+    TypeError
+        If `path` is neither str nor path-like.
     FileNotFoundError
         If there is no such file.
     ValueError
@@ -53,6 +55,8 @@ def load_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
     import gzip  # here, because it would cost every import of gvcore
     import zlib
 
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        raise TypeError(f"[load_idx] expected a path (str or os.PathLike), got {path!r}")
     name = os.fspath(path)
     with open(name, "rb") as stream:
         compressed = stream.read(2) == _GZIP_MAGIC
