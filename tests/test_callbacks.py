@@ -126,6 +126,12 @@ def test_fit_within_fit_is_refused() -> None:
     fit(trainer)
 
 
+def test_no_callbacks() -> None:
+    assert len(make().fit(X, Y, epochs=1, batch_size=20, callbacks=None).epoch) == 1
+    with pytest.raises(TypeError, match=r"\[fit\] expected callbacks to be .*, got 5"):
+        make().fit(X, Y, epochs=1, batch_size=20, callbacks=5)  # type: ignore[arg-type]
+
+
 def test_wrong_callbacks_are_named() -> None:
     for wrong in (3, "stop", callbacks.Timer):
         with pytest.raises(TypeError, match=r"\[fit\] expected callbacks"):
@@ -239,6 +245,11 @@ def test_checkpoint_refuses(tmp_path: Path) -> None:
         callbacks.Checkpoint("a", every=0)
     with pytest.raises(ValueError, match=r"fields of the path to be among epoch, step, loss.*val_loss"):
         fit(make(), callbacks.Checkpoint(tmp_path / "{val_loss}.npz"))
+    for wrong in ("{epoch:.3q}", "{loss:d}", "{epoch", "epoch}", "{}", "{0}", "{epoch.x}", "{epoch[0]}"):
+        with pytest.raises(
+            ValueError, match=r"\[Checkpoint\] expected a path with fields such as {epoch:02d}"
+        ):
+            callbacks.Checkpoint(tmp_path / wrong)
     with pytest.raises(FileNotFoundError):
         fit(make(), callbacks.Checkpoint(tmp_path / "missing" / "a.npz"))
 

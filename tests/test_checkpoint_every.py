@@ -460,6 +460,11 @@ def test_what_is_no_number_of_layers(make: str, value: Any, error: type[Exceptio
     wanted = rf"^\[{op}\] expected checkpoint_every to be a positive integer or None, got {text}$"
     with pytest.raises(error, match=wanted):
         MAKERS[make](value)
+    if make == "TrainStep":
+        step = MAKERS[make](5)
+        with pytest.raises(error, match=wanted):
+            step.checkpoint_every = value
+        assert step.checkpoint_every == 5
 
 
 @pytest.mark.parametrize("value", [None, 1, np.int64(3), 10**30])

@@ -213,6 +213,14 @@ class Checkpoint(Callback):
     saved : list
         The paths written, or the epochs for which the callable was called.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; and after the first epoch, if its
+        record has no `monitor` or no field of the path.
+    OSError
+        After an epoch, if the file cannot be written.
+
     Examples
     --------
     >>> import pathlib, tempfile
@@ -241,6 +249,7 @@ class Checkpoint(Callback):
             target = os.fspath(target) if isinstance(target, (str, os.PathLike)) else target
             if not isinstance(target, str):
                 raise TypeError(f"[{op}] expected a path or a function of the trainer, got {target!r}")
+            _check_fields(target)
         self.target = target
         self._best = None if monitor is None else _Best(op, monitor, mode)
         self.every = integer(op, "every", every, at_least=1)
@@ -258,10 +267,27 @@ class Checkpoint(Callback):
         return None
 
 
+class _AnyRecord(dict[str, Any]):
+    """A record that has every name: which ones an epoch's has is not known before its end."""
+
+    def __missing__(self, name: str) -> float:
+        return 1 if name in ("epoch", "step") else 1.0
+
+
+def _check_fields(pattern: str) -> None:
+    try:
+        pattern.format_map(_AnyRecord())
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"[Checkpoint] expected a path with fields such as {{epoch:02d}} or {{loss:.3f}}, "
+            f"got {pattern!r} ({error})"
+        ) from None
+
+
 def _filled(pattern: str, record: dict[str, Any]) -> str:
     try:
         return pattern.format(**record)
-    except (KeyError, IndexError) as error:
+    except KeyError as error:
         raise ValueError(
             f"[Checkpoint] expected the fields of the path to be among {', '.join(record)}, got {pattern!r}"
         ) from error

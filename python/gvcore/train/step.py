@@ -113,7 +113,7 @@ class TrainStep:
         check_loss("TrainStep", loss)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"[TrainStep] expected optimizer to be SGD, Adam or AdamW, got {optimizer!r}")
-        self.checkpoint_every = check_every("TrainStep", checkpoint_every)
+        self.checkpoint_every = checkpoint_every
         self._net, self._loss, self._optimizer = net, loss, optimizer
         self.clip_norm = None if clip_norm is None else real("TrainStep", "clip_norm", clip_norm, above=0.0)
         self.seed = as_seed(seed)
@@ -159,6 +159,15 @@ class TrainStep:
     @optimizer.setter
     def optimizer(self, value: NoReturn) -> None:
         raise fixed("TrainStep", "optimizer")
+
+    @property
+    def checkpoint_every(self) -> int | None:
+        """How many layers make a segment whose activations are computed again; may be changed."""
+        return self._checkpoint_every
+
+    @checkpoint_every.setter
+    def checkpoint_every(self, value: int | None) -> None:
+        self._checkpoint_every = check_every("TrainStep", value)
 
     @property
     def state(self) -> dict[str, Any]:

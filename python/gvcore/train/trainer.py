@@ -5,7 +5,7 @@ The steps themselves are in C++ (step.py), stretches of them and the way back in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -46,7 +46,11 @@ class _EachEpoch(Callback):
 
 def _callbacks(given: Any) -> list[Callback]:
     found: list[Callback] = []
-    for callback in [given] if isinstance(given, Callback) or callable(given) else given:
+    if given is None:
+        return found
+    if isinstance(given, Callback) or callable(given) or not isinstance(given, Iterable):
+        given = [given]
+    for callback in given:
         if isinstance(callback, Callback):
             found.append(callback)
         elif callable(callback) and not isinstance(callback, type):
@@ -170,7 +174,7 @@ class Trainer:
         shuffle: bool = True,
         drop_last: bool = False,
         metrics: Sequence[MetricLike] = (),
-        callbacks: Sequence[Callback | Callable[[Trainer], Any]] = (),
+        callbacks: Sequence[Callback | Callable[[Trainer], Any]] | None = (),
     ) -> History:
         """Train for `epochs` passes over the data.
 
@@ -215,7 +219,7 @@ class Trainer:
             ``"accuracy"``, ``"top_5"`` (any number), ``"rmse"``, ``"mae"``, ``"r2"``, or functions of
             (prediction, target) under their ``__name__``. They are measured after each epoch, at inference,
             on the rows trained on, which takes about a third of the epoch's time, and on the validation set.
-        callbacks : sequence of Callback or callable
+        callbacks : sequence of Callback or callable, optional
             See `gvcore.callbacks`. A plain function is called with the trainer after each epoch; returning
             True stops training.
 
