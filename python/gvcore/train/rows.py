@@ -6,6 +6,7 @@ Nothing is gathered here; that is done in C++, row by row, from the arrays as th
 from __future__ import annotations
 
 import mmap
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -77,6 +78,9 @@ def _class_weights(op: str, given: Any, y: NDArray[Any]) -> NDArray[np.float64]:
         by_class = len(y) / (len(classes) * counts)
     elif isinstance(given, Mapping):
         weights = {key: real(op, f"class_weight[{key!r}]", w, at_least=0.0) for key, w in given.items()}
+        for key in given:
+            if not isinstance(key, numbers.Real) or not float(key).is_integer():
+                raise TypeError(f"[{op}] expected class_weight by integer labels, got the key {key!r}")
         known = {label.item() for label in classes}
         if not known & weights.keys():
             raise ValueError(

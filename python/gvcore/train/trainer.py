@@ -5,7 +5,7 @@ The steps themselves are in C++ (step.py), stretches of them and the way back in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -252,7 +252,7 @@ class Trainer:
         data = prepare(op, x, y, self.net.dtype, self.loss, sample_weight, class_weight)
         unread = Unread(op, data, self.net.dtype)
         rows, held = self._parts(data, validation)
-        self._check(data, held, measures, stored=accumulate > 1)
+        self._check(data, held, measures, class_weight, stored=accumulate > 1)
         cuts = cut(len(rows), batch_size, drop_last)
         marks = np.append(np.arange(0, len(cuts) - 1, accumulate), len(cuts) - 1)
         averaging = Averaging(self.step) if accumulate > 1 else None
@@ -312,13 +312,26 @@ class Trainer:
                 raise ValueError("[fit] expected sample_weight to leave rows to train on, got weights of 0")
         return rows, held
 
-    def _check(self, data: Batch, held: Held | None, measures: Sequence[Measure], *, stored: bool) -> None:
+    def _check(
+        self,
+        data: Batch,
+        held: Held | None,
+        measures: Sequence[Measure],
+        class_weight: dict[Any, float] | str | None,
+        *,
+        stored: bool,
+    ) -> None:
         """Check shapes, labels and metrics before anything happens."""
         stored = stored or self.step.clip_norm is not None
         plan = self.step._ready(data, stored=stored)
         targets = [data.target] if held is None else [data.target, held.target]
         if data.labels:
             classes = plan.output[-1]
+            for label in class_weight if isinstance(class_weight, Mapping) else ():
+                if not 0 <= label < classes:
+                    raise ValueError(
+                        f"[cross_entropy] expected labels in [0, {classes}), got {label} in class_weight"
+                    )
             for target in targets:
                 if target.dtype.kind != "i" or not target.size:
                     continue
