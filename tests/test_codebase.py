@@ -298,6 +298,21 @@ def test_docstrings_describe_every_argument(name: str) -> None:
     assert not missing
 
 
+def test_what_takes_arguments_says_which_and_what_it_raises() -> None:
+    silent = []
+    for name, owner in public(gvcore, "gvcore", set()):
+        made = inspect.isclass(owner) or (inspect.isfunction(owner) and "." not in owner.__qualname__)
+        if not made or name.startswith("gvcore.nn.") or not inspect.signature(owner).parameters:
+            continue
+        text = inspect.getdoc(owner) or ""
+        if "Attributes\n---" in text and "Parameters\n---" not in text:  # a result, which users do not make
+            continue
+        silent += [
+            f"{name}: {section}" for section in ("Parameters", "Raises") if f"{section}\n---" not in text
+        ]
+    assert not silent
+
+
 @pytest.mark.parametrize("name", modules())
 def test_examples_in_docstrings_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

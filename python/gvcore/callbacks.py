@@ -320,6 +320,8 @@ class CSVLogger(Callback):
 
     Raises
     ------
+    TypeError
+        If `path` is no path or `append` no bool.
     ValueError
         When a file is continued whose columns are not those of the epoch's record.
 

@@ -317,17 +317,17 @@ def rmse(prediction: ArrayLike, target: ArrayLike) -> float:
 
 
 def mae(prediction: ArrayLike, target: ArrayLike) -> float:
-    r"""Return the mean absolute error, :math:`\frac1N \sum_i |p_i - y_i|`, over all N elements.
+    r"""Return the mean absolute error, :math:`\frac1N \sum_i |p_i - y_i|`, in the unit of the target.
 
     Parameters
     ----------
     prediction, target : array_like of one shape
-        ``(rows,)`` and ``(rows, 1)`` fit as well. The mean is in float64.
+        ``(rows,)`` and ``(rows, 1)`` fit as well. The mean is over all N elements, in float64.
 
     Returns
     -------
     float
-        In the unit of the target; NaN for no rows.
+        NaN for no rows.
 
     Raises
     ------
@@ -348,16 +348,18 @@ def r2(prediction: ArrayLike, target: ArrayLike) -> float:
     .. math::
         R^2 = 1 - \frac{\sum_i (y_i - p_i)^2}{\sum_i (y_i - \bar y)^2}
 
+    A constant column counts 1 if it is predicted exactly and else 0, as in
+    ``sklearn.metrics.r2_score``.
+
     Parameters
     ----------
-    prediction, target : array_like of one shape
-        (rows,) or (rows, columns); ``(rows,)`` and ``(rows, 1)`` fit as well. The sums are in float64.
+    prediction, target : array_like of one shape (rows, ...)
+        ``(rows,)`` and ``(rows, 1)`` fit as well. Sums are over the rows, in float64.
 
     Returns
     -------
     float
-        At most 1; NaN for fewer than two rows. A constant column counts 1 if it is predicted exactly and
-        else 0, as in ``sklearn.metrics.r2_score``.
+        At most 1; NaN for fewer than two rows.
 
     Raises
     ------

@@ -33,6 +33,16 @@ class Optimizer:
     def lr_at(self, step: int) -> float:
         """Return the learning rate of `step` (0 is the first).
 
+        Parameters
+        ----------
+        step : int
+            How many updates came before.
+
+        Returns
+        -------
+        float
+            Finite and >= 0.
+
         Raises
         ------
         TypeError
@@ -63,6 +73,22 @@ class Optimizer:
 
     def with_total_steps(self: _Self, total_steps: int) -> _Self:
         """Return these settings with the length of training filled into the schedule, if it waits for it.
+
+        Parameters
+        ----------
+        total_steps : int
+            Number of updates of the whole training run, at least 1.
+
+        Returns
+        -------
+        SGD, Adam or AdamW
+            New settings, or these if nothing was left open.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the schedule waits for a length that `total_steps` cannot be, see
+            `Schedule.with_total_steps`.
 
         Examples
         --------
@@ -300,6 +326,11 @@ class AdamW(Adam):
         As in `Adam`.
     weight_decay : float, default 0.01
         :math:`\lambda \ge 0`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range.
 
     References
     ----------

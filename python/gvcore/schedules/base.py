@@ -35,6 +35,11 @@ class Schedule:
         Schedule
             A new schedule, or this one if nothing was left open.
 
+        Raises
+        ------
+        TypeError, ValueError
+            If `total_steps` is no integer >= 1, or does not reach beyond the warm-up or the last boundary.
+
         Examples
         --------
         >>> from gvcore.schedules import linear

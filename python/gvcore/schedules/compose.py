@@ -34,6 +34,11 @@ class warmup(Schedule):
     steps : int
         W, the length of the warm-up. Filling in the length of training gives s what is left of it.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range.
+
     Examples
     --------
     >>> from gvcore.schedules import linear
@@ -88,6 +93,11 @@ class join(Schedule):
     boundaries : sequence of int
         :math:`b_1, b_2, \dots`: strictly increasing steps, one fewer than there are schedules.
         Filling in the length of training gives every schedule the length of its turn.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range.
 
     Examples
     --------

@@ -25,6 +25,11 @@ class constant(Schedule):
     lr : float
         The rate :math:`\eta \ge 0`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range.
+
     Examples
     --------
     >>> constant(0.1)(1000)
@@ -57,6 +62,11 @@ class exponential(Schedule):
         The factor, above 0.
     every : int, default 1
         Steps between two multiplications.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range.
 
     Examples
     --------
@@ -96,8 +106,9 @@ class linear(Timed):
 
     Raises
     ------
-    ValueError
-        When called while `total_steps` is None.
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; and when called while `total_steps` is
+        None.
 
     Examples
     --------
@@ -143,8 +154,9 @@ class cosine(Timed):
 
     Raises
     ------
-    ValueError
-        When called while `total_steps` is None.
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; and when called while `total_steps` is
+        None.
 
     Notes
     -----
@@ -207,8 +219,9 @@ class polynomial(Timed):
 
     Raises
     ------
-    ValueError
-        When called while `total_steps` is None.
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; and when called while `total_steps` is
+        None.
 
     Examples
     --------
@@ -250,6 +263,11 @@ class step(Schedule):
         The factor, above 0.
     milestones : sequence of int, optional
         Strictly increasing steps at which the rate is multiplied.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range.
 
     Examples
     --------
@@ -318,8 +336,9 @@ class one_cycle(Timed):
 
     Raises
     ------
-    ValueError
-        When called while `total_steps` is None.
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; and when called while `total_steps` is
+        None.
 
     References
     ----------

@@ -40,6 +40,12 @@ def value_and_grad(
         neither. The gradients are copies, by dotted name, of the trained parameters. Values that are not
         finite are returned as they are; the running statistics are not updated then.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range; and from the function, if x or y does
+        not fit, or a training batch of one row meets batch norm.
+
     Examples
     --------
     >>> import numpy as np

@@ -50,6 +50,16 @@ class History:
 
         Values that are not finite become null, which every reader of JSON understands.
 
+        Parameters
+        ----------
+        path : str or path
+            The file, which is replaced if it is there.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+
         Examples
         --------
         >>> import json, pathlib, tempfile

@@ -94,6 +94,11 @@ class Trainer:
     last_step : dict
         ``step``, ``loss`` and ``lr`` of the last update; for callbacks, up to date in `Callback.on_step_end`.
 
+    Raises
+    ------
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range.
+
     Notes
     -----
     Ctrl-C ends `fit` with KeyboardInterrupt, at most a tenth of a second or one step later; net, optimiser
@@ -367,6 +372,11 @@ class Trainer:
         -------
         ndarray of shape (rows, ...), or tuple of ndarray
             What ``forward`` returns, in the dtype of the net. A row's result does not depend on the others.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x has the wrong dtype or shape, or is not as many inputs as ``forward`` takes.
 
         Examples
         --------
