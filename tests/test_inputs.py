@@ -481,10 +481,14 @@ def doors(net: nn.Module) -> dict[str, Any]:
         "evaluate": lambda x: trainer.evaluate(x, TWO),
         "TrainStep": lambda x: trainer.step(x, TWO),
         "value_and_grad": lambda x: gv.value_and_grad(net, nn.CrossEntropyLoss())(x, TWO),
+        "diagnose": lambda x: gv.diagnose(net, x, TWO, nn.CrossEntropyLoss()),
     }
 
 
-@pytest.mark.parametrize("door", ["fit", "predict", "evaluate", "TrainStep", "value_and_grad"])
+DOORS = ["fit", "predict", "evaluate", "TrainStep", "value_and_grad", "diagnose"]
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_a_list_is_one_array(door: str) -> None:
     expected = rf"\[{door}\] expected x to be an array, for several inputs a tuple of them, got a"
     with pytest.raises(ValueError, match=f"{expected} list"):
@@ -493,7 +497,30 @@ def test_a_list_is_one_array(door: str) -> None:
         doors(Pair())[door]((X3, [[1.0], [2.0, 3.0]]))
 
 
-@pytest.mark.parametrize("door", ["fit", "predict", "evaluate", "TrainStep", "value_and_grad"])
+@pytest.mark.parametrize("door", ["fit", "TrainStep", "value_and_grad"])
+def test_a_list_of_inputs_of_one_shape_gets_a_hint(door: str) -> None:
+    text = rf"\[{door}\] expected y with 2 rows as in x, got .*; several inputs make a tuple, not a list"
+    with pytest.raises(ValueError, match=text):
+        doors(nn.Linear(3, 2, seed=0))[door]([X3, X3])
+
+
+def test_rows_of_different_lengths_are_named() -> None:
+    trainer = gv.Trainer(nn.Linear(3, 2, seed=0), nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.1), seed=0)
+    ragged = [0, [1]]
+    for op, name, call in (
+        ("fit", "y", lambda: trainer.fit(X3, ragged, epochs=1, batch_size=5)),
+        ("fit", "sample_weight", lambda: trainer.fit(X3, TWO, epochs=1, batch_size=5, sample_weight=ragged)),
+        ("evaluate", "y", lambda: trainer.evaluate(X3, ragged)),
+        ("TrainStep", "y", lambda: trainer.step(X3, ragged)),
+        ("TrainStep", "sample_weight", lambda: trainer.step(X3, TWO, sample_weight=ragged)),
+        ("train_test_split", "stratify", lambda: gv.train_test_split(X3, stratify=ragged)),
+        ("train_test_split", "argument 1", lambda: gv.train_test_split(X3, ragged)),
+    ):
+        with pytest.raises(ValueError, match=rf"\[{op}\] expected {name} to be an array, got a list that"):
+            call()
+
+
+@pytest.mark.parametrize("door", DOORS)
 def test_as_many_inputs_as_forward_takes(door: str) -> None:
     name = "TrainStep" if door == "value_and_grad" else door
     for x, count in ((X3, 1), ((X3, X2, X2), 3)):

@@ -16,7 +16,7 @@ from gvcore import _core
 from gvcore._settings import integer, real
 from gvcore.seeding import SPLIT_SITE, as_seed
 
-__all__ = ["Input", "Scaled", "as_rows", "is_number", "scaled", "train_test_split"]
+__all__ = ["Input", "Scaled", "as_array", "as_rows", "is_number", "scaled", "train_test_split"]
 
 
 def is_number(dtype: np.dtype[Any]) -> bool:
@@ -144,6 +144,16 @@ def scaled(x: ArrayLike, scale: float, shift: float = 0.0) -> Scaled:
     return Scaled(array, real("scaled", "scale", scale), real("scaled", "shift", shift))
 
 
+def as_array(op: str, name: str, value: Any) -> NDArray[Any]:
+    """Return `value` as an array, or raise a ValueError that names it."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(
+            f"[{op}] expected {name} to be an array, got a {type(value).__name__} that makes none ({error})"
+        ) from None
+
+
 def as_rows(value: Any) -> Input:
     """Return what indexing by rows works on: an array, or one that is scaled."""
     return value if isinstance(value, Scaled) else np.asarray(value)
@@ -202,7 +212,10 @@ def train_test_split(
     op = "train_test_split"
     if not arrays:
         raise TypeError(f"[{op}] expected at least one array, got none")
-    checked = [as_rows(array) for array in arrays]
+    checked = [
+        array if isinstance(array, Scaled) else as_array(op, f"argument {i}", array)
+        for i, array in enumerate(arrays)
+    ]
     for i, array in enumerate(checked):
         if array.ndim == 0:
             raise TypeError(f"[{op}] expected arrays with rows, got a scalar as argument {i}")
@@ -235,17 +248,14 @@ def _count_test_rows(op: str, rows: int, test_size: Any) -> int:
 
 def _stratified(op: str, stratify: ArrayLike, order: NDArray[np.int64], test_rows: int) -> NDArray[np.bool_]:
     rows = len(order)
-    try:
-        labels = np.asarray(stratify)
-    except ValueError as error:
-        raise ValueError(f"[{op}] expected stratify to be an array of labels, got none ({error})") from None
+    labels = as_array(op, "stratify", stratify)
     if labels.shape != (rows,):
         raise ValueError(f"[{op}] expected stratify of shape ({rows},), got {labels.shape}")
     try:
         classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     except TypeError:
         kinds = ", ".join(sorted({type(label).__name__ for label in labels}))
-        raise TypeError(f"[{op}] expected stratify to hold labels of one kind, got {kinds}") from None
+        raise TypeError(f"[{op}] expected stratify to hold labels that can be sorted, got {kinds}") from None
     if counts.min() < 2:
         label = classes[int(counts.argmin())].item()
         raise ValueError(f"[{op}] expected at least 2 rows of every class in stratify, got 1 of {label!r}")

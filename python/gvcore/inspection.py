@@ -18,7 +18,7 @@ from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
 from gvcore.seeding import as_seed
 from gvcore.train.batch import as_batch, check_loss, fit_target, loss_settings
-from gvcore.train.plans import python_loss
+from gvcore.train.plans import check_inputs, python_loss
 from gvcore.train.rows import first_bad
 
 __all__ = ["diagnose"]
@@ -99,6 +99,7 @@ def diagnose(
         raise TypeError(f"[diagnose] expected net to be a gvcore.nn.Module, got {type(net).__name__}")
     check_loss("diagnose", loss)
     key = as_seed(seed)
+    check_inputs("diagnose", net, len(x) if isinstance(x, tuple) else 1)
     batch = as_batch("diagnose", x, y, net.dtype, loss)
     for part in batch.inputs:
         _require_finite("x", part, net.dtype)

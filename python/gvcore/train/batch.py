@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gvcore.data import Input, as_rows
+from gvcore.data import Input, as_array, as_rows
 from gvcore.nn.inference import as_input
 from gvcore.nn.losses import Loss
 
@@ -62,7 +62,7 @@ def as_weights(op: str, value: Any, rows: int) -> NDArray[np.float64] | None:
     """Return sample weights as float64 of shape (rows,), or None."""
     if value is None:
         return None
-    array = np.asarray(value)
+    array = as_array(op, "sample_weight", value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"[{op}] expected sample_weight to be numbers, got dtype {array.dtype}")
     if array.shape != (rows,):
@@ -90,11 +90,12 @@ def as_batch(op: str, x: Any, y: Any, dtype: np.dtype[Any], loss: Any, sample_we
         raise ValueError(f"[{op}] expected inputs of one length, got {[p.shape for p in inputs]}")
     if not isinstance(loss, Loss):
         return Batch(inputs, y, False, as_weights(op, sample_weight, rows))
-    target = np.asarray(y)
+    target = as_array(op, "y", y)
     if target.dtype.kind not in "fiub" or target.dtype.itemsize > 8:
         raise TypeError(f"[{op}] expected y to be numbers, got dtype {target.dtype}")
     if target.ndim == 0 or len(target) != rows:
-        raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {target.shape}")
+        hint = "; several inputs make a tuple, not a list" if isinstance(x, list) else ""
+        raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {target.shape}{hint}")
     labels = loss.native()["kind"] == "cross_entropy" and target.dtype.kind in "iub"
     if labels and target.dtype == np.uint64 and target.size and target.max() > np.iinfo(np.int64).max:
         raise ValueError(f"[{op}] expected labels below 2**63")

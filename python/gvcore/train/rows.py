@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcore._settings import real
-from gvcore.data import Input, Scaled, train_test_split
+from gvcore.data import Input, Scaled, as_array, train_test_split
 from gvcore.nn.losses import Loss
 from gvcore.train.batch import Batch, as_batch
 
@@ -34,26 +34,25 @@ def prepare(
     class_weight: Any = None,
 ) -> Batch:
     """Convert and check x, y and the weights of the rows; whether values are finite is checked elsewhere."""
-    kind = np.asarray(y).dtype.kind
-    if kind in "USO" and isinstance(loss, Loss):
+    target = as_array(op, "y", y)
+    if target.dtype.kind in "USO" and isinstance(loss, Loss):
         raise TypeError(
-            f"[{op}] expected y to be numbers, got dtype {np.asarray(y).dtype}; number the classes first: "
+            f"[{op}] expected y to be numbers, got dtype {target.dtype}; number the classes first: "
             "classes, y = numpy.unique(y, return_inverse=True)"
         )
     with np.errstate(over="ignore"):  # a target that float32 cannot hold becomes infinite, and is named then
-        data = as_batch(op, x, y, dtype, loss, sample_weight)
+        data = as_batch(op, x, target, dtype, loss, sample_weight)
     rows = len(data.inputs[0])
     if not isinstance(loss, Loss):
-        data.target = np.asarray(y)
-        if data.target.ndim == 0 or len(data.target) != rows:
-            raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {np.asarray(y).shape}")
+        if target.ndim == 0 or len(target) != rows:
+            raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {target.shape}")
         if sample_weight is not None or class_weight is not None:
             raise ValueError(
                 f"[{op}] expected no sample_weight and no class_weight with a loss written in Python; "
                 "weight the rows in the loss"
             )
     if class_weight is not None:
-        weights = _class_weights(op, class_weight, np.asarray(y))
+        weights = _class_weights(op, class_weight, target)
         given = data.sample_weight
         with np.errstate(over="ignore"):
             data.sample_weight = weights if given is None else weights * given

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from gvcore import _core
 from gvcore._settings import boolean, integer
 from gvcore.callbacks import Callback
-from gvcore.data import Input
+from gvcore.data import Input, as_array
 from gvcore.metrics import MetricLike, Whole, resolve
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
@@ -423,7 +423,7 @@ class Trainer:
         op = "evaluate"
         measures = resolve(op, metrics)
         parts, rows = _inputs(op, self.net, x)
-        target = np.asarray(y)
+        target = as_array(op, "y", y)
         if target.ndim == 0 or len(target) != rows:
             raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {target.shape}")
         if rows == 0:
