@@ -225,6 +225,14 @@ def test_weights_that_make_no_mean(loss: Any, y: Any, options: Any, text: str, a
     assert trainer.step.updates in (0, 1)
 
 
+def test_large_weights_that_spoil_a_layer_by_an_update() -> None:
+    net = nn.Sequential(nn.Linear(3, 8, seed=0), nn.ReLU(), nn.Linear(8, 8, seed=1), nn.Linear(8, 1, seed=2))
+    trainer = gv.Trainer(net, nn.MSELoss(reduction="sum"), gv.optim.SGD(lr=0.01), seed=0)
+    with pytest.raises(FloatingPointError, match=r"First bad layer: 2 .*cause: weights as large as 1e\+30"):
+        trainer.fit(X, Y, epochs=1, batch_size=50, sample_weight=LARGE / 1e8)
+    assert trainer.step.updates == 1
+
+
 @pytest.mark.filterwarnings("error")
 def test_weights_whose_sum_overflows() -> None:
     trainer = gv.Trainer(nn.Linear(3, 2, seed=0), nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.01), seed=0)

@@ -179,7 +179,7 @@ def _why(
             "Likely cause: the weights of the batch add up to 0, and its mean divides by that; all of its "
             "labels have a weight of 0 in the loss. Leave out such rows, or take larger batches."
         )
-    if facts.bad_layer is None and facts.factor > _LARGE_WEIGHT:
+    if (facts.bad_layer is None or step.updates) and facts.factor > _LARGE_WEIGHT:
         return f"Likely cause: weights as large as {facts.factor:.3g}; scale them to about 1."
     if inputs > _LARGE_INPUT:
         return (
