@@ -135,6 +135,14 @@ def test_a_fit_that_trained_nothing_leaves_the_length_open(cause: str, tmp_path:
     assert [r["lr"] for r in history.step] == pytest.approx([0.1 * (1 - t / 10) for t in range(10)])
 
 
+def test_a_length_that_does_not_fit_leaves_no_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    bars: list[Any] = []
+    monkeypatch.setattr("gvcore.train.trainer.Progress", lambda *arguments: bars.append(arguments))
+    with pytest.raises(ValueError, match=r"\[warmup\] expected total_steps > steps"):
+        make(lr=gv.schedules.warmup(gv.schedules.linear(0.1), 50)).fit(X, Y, epochs=2, batch_size=20)
+    assert not bars
+
+
 def test_steps_without_telemetry() -> None:
     trainer = make(telemetry=False)
     history = trainer.fit(X, Y, epochs=2, batch_size=20)

@@ -260,11 +260,11 @@ class Trainer:
         self._check(data, held, measures, class_weight, stored=accumulate > 1)
         cuts = cut(len(rows), batch_size, drop_last)
         marks = np.append(np.arange(0, len(cuts) - 1, accumulate), len(cuts) - 1)
+        given, updates = self.step.optimizer, self.step.updates
+        filled = given.with_total_steps(updates + epochs * (len(marks) - 1)) if epochs else given
         averaging = Averaging(self.step) if accumulate > 1 else None
         progress = Progress(epochs, len(marks) - 1)
-        given, updates = self.step.optimizer, self.step.updates
-        if epochs:
-            self.step._optimizer = given.with_total_steps(updates + epochs * (len(marks) - 1))
+        self.step._optimizer = filled
         self._fitting, self._stopping = True, False
         try:
             with Interrupts() as interrupts:
