@@ -269,8 +269,11 @@ template <class T> StepResult Executor<T>::run(const BatchSource<T>& source, con
     finish(context, request, loss, result, worker, team);
   });
   if (compared && result.status == Status::ok) team_.took(seconds_since(start));
-  // What was added up is a part of what is not finite: with it no later step could end well.
-  if (result.status == Status::gradient_not_finite) accumulated_ = 0;
+  if (result.status == Status::gradient_not_finite && accumulated_ > 0) {
+    // With an infinity or NaN among what was added up, no later step could end well.
+    const T* sums = reinterpret_cast<const T*>(sums_.data());
+    if (!std::all_of(sums, sums + flat_size_, [](T sum) { return std::isfinite(sum); })) accumulated_ = 0;
+  }
   if (result.status == Status::ok && request.backward) {
     if (request.update && updates_) {
       for (std::size_t i = 0; i < graph_.parameters().size(); ++i)

@@ -52,9 +52,9 @@ class TrainStep:
     -----
     A step that fails (a loss or a clipped gradient norm that is not finite, an exception in a loss written in
     Python) leaves parameters, running statistics and the optimiser's state as they were, to the bit.
-    Gradients that were accumulated stay, too, unless the norm of their sum is not finite: then they are
-    dropped. Several threads may call one step; they wait for each other. A step cannot be pickled or copied,
-    but net, loss and optimizer can, and the arrays in `state`.
+    Gradients that were accumulated stay, too, unless they are not finite, which a clipped step finds: then
+    they are dropped. Several threads may call one step; they wait for each other. A step cannot be pickled or
+    copied, but net, loss and optimizer can, and the arrays in `state`.
 
     With ``checkpoint_every=k`` (Chen et al.) a net of D layers of width W, each of which keeps a values of a
     row for its own backward (1 with batch norm, 2 without it or in a residual block of one layer), needs for
