@@ -216,12 +216,13 @@ template <class T> void fetch_packed(const Cut<T>& cut, const T* panel, index k)
   cut.ahead->stretch = stretch_of(panel + k * cut.panel, k * cut.panel);
 }
 
-// While the last panel is multiplied, the next rows of A over the whole k.
-template <class T> void fetch_rows(const Gemm<T>& g, const Cut<T>& cut, index first) {
-  const index m = smaller(cut.height, g.m - first);
-  const T* const at = g.a + first * g.ras;
-  if (g.kas == 1 && g.ras == g.k) cut.ahead->stretch = stretch_of(at, m * g.k);
-  else if (g.ras == 1 && g.kas > 1) cut.ahead->strips = strips_of(at, g.k, g.kas, blocks(m, kStrip<T>));
+// While the last panel is multiplied, the next rows of A, from row `first` on, where the same block of k is next.
+template <class T> void fetch_rows(const Gemm<T>& g, const Cut<T>& cut, Range depth, index first) {
+  const index k = depth.size(), m = smaller(cut.height, g.m - first);
+  if (first >= g.m || k < smaller(cut.length, g.k - depth.first)) return;
+  const T* const at = g.a + first * g.ras + depth.first * g.kas;
+  if (g.kas == 1 && g.ras == k) cut.ahead->stretch = stretch_of(at, m * k);
+  else if (g.ras == 1 && g.kas > 1) cut.ahead->strips = strips_of(at, k, g.kas, blocks(m, kStrip<T>));
 }
 
 // to = from + A * B for some rows and columns of C and a block of k; first is where the k begins of which B is kept.
@@ -254,7 +255,7 @@ void multiply(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>
     }
     if (cut.fetches && rows.first == 0)
       (g.b_transposed ? fetch_next_transposed<T> : fetch_next<T>)(g, cut, cols, depth, j);
-    if (cut.fetches && j + width >= n && rows.last < g.m && k == g.k) fetch_rows(g, cut, rows.last);
+    if (cut.fetches && j + width >= n) fetch_rows(g, cut, depth, rows.last);
     kernels.gemm(m, width, k, a, ras, kas, b, ldb, from ? from + j : nullptr, ldf, to + j, ldt, cut.ahead);
   }
 }
