@@ -69,14 +69,18 @@ template <class T> index packed_a_size(index m, index k) {
 // A is packed row by row where that pays: where its rows share the sets of L1 (a multiple of 4 KiB apart), where other
 // workers wrote it, so that their lines are fetched once and in order, and where it lies by columns, so that each step
 // of a tile takes a few elements of another line. The tallest tile uses most of that line, and where the processor does
-// a long vector in halves (L1 is small there) a step gives it the time to come, unless steps go over very much memory.
-// Few panels read A too few times to win back the copy. The bounds are measured ones.
+// a long vector in halves (L1 is small there) a step gives it the time to come from L2, in which these lines stay from
+// tile to tile unless they are too many, or crowd few of its sets. Few panels read A too few times to win back the copy.
+// The bounds are measured ones.
 template <class T> bool pack_a(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
-  constexpr index kWinning = 8 * kPanel<T>, kFarSteps = 6 << 20;
+  constexpr index kWinning = 8 * kPanel<T>, kFarSteps = 6 << 20, kFarCrowdedSteps = 4 << 20;
   if (g.m < kLine<T> || g.k < kLine<T>) return false;
   if (g.ras == 1 && g.kas > 1) {
-    const index steps = smaller(g.k, kLong) * g.kas * index(sizeof(T));
-    if (kernels.tallest == kTall && caches().first < kRoomy && steps < kFarSteps) return false;
+    const index step = g.kas * index(sizeof(T)), steps = smaller(g.k, kLong) * step;
+    const bool crowded = step % 4096 == 0 && g.n >= 4 * kWinning;
+    if (kernels.tallest == kTall && caches().first < kRoomy &&
+        steps < (crowded ? kFarCrowdedSteps : kFarSteps))
+      return false;
     return g.n >= kWinning && g.k > kShallow;
   }
   return (g.ras * index(sizeof(T)) % 4096 == 0 && g.n >= 2 * kWinning) || (g.fresh && g.n >= 2 * kPanel<T>);
