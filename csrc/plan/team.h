@@ -17,6 +17,7 @@ class Team {
     for (int n = most; n > 0 && (sizes_ == 0 || tries) && sizes_ < kSizes; n /= 2)
       size_[std::size_t(sizes_++)] = n;
     steady_ = kFirstSteady;
+    chosen_ = -1;
     compare();
   }
 
@@ -42,6 +43,9 @@ class Team {
     if (++rounds_ < kRounds) return;  // the very first runs are slow for reasons of their own
     for (int i = 1; i < sizes_; ++i)
       if (least_[std::size_t(i)] < kClearly * least_[std::size_t(now_)]) now_ = i;
+    // Another choice than the last time may be the doing of others, which passes: it is looked at again soon.
+    if (now_ != chosen_) steady_ = kFirstSteady;
+    chosen_ = now_;
     settled_ = true;
   }
 
@@ -60,6 +64,7 @@ class Team {
   std::array<int, kSizes> size_{1};
   std::array<double, kSizes> least_{};
   int sizes_ = 1, now_ = 0, runs_ = 0, rounds_ = 0, steady_ = kFirstSteady;
+  int chosen_ = -1;  // the last time
   bool settled_ = true;
 };
 
