@@ -1,8 +1,8 @@
 // team_choice.cpp — which team a step settles on when its runs take times that are made up, and how long a wrong
 // choice lasts. Exit status 0, or the line of what failed.
-#include "plan/team.h"
-
 #include <cstdio>
+
+#include "plan/team.h"
 
 namespace {
 
