@@ -80,9 +80,10 @@ template <class T> void accumulate(index n, T* x, const T* y) noexcept {
   for_row<T>(n, [&](index i, auto k) { store_n(x + i, load_n(x + i, k) + load_n(y + i, k), k); });
 }
 
-template <class T> double sum_of_squares(index n, const T* x) noexcept {
+template <class T> double sum_of_squares(index n, const T* x, T scale) noexcept {
+  const vec<T> s = set1<T>(scale);
   return row_sum<T>(n, [&](index i, auto k) {
-    const vec<T> v = load_n(x + i, k);
+    const vec<T> v = s * load_n(x + i, k);
     return v * v;
   });
 }

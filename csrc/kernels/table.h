@@ -227,8 +227,8 @@ template <class T> struct Kernels {
   void (*adam)(index n, T* p, const T* g, T* exp_avg, T* exp_avg_sq, const AdamParams& params);
   void (*scale)(index n, T* x, T factor);
   void (*accumulate)(index n, T* x, const T* y);  // x += y
-  // One chunk of n <= kRowChunk elements: Σ x² (partials in T, result in double).
-  double (*sum_of_squares)(index n, const T* x);
+  // One chunk of n <= kRowChunk elements: Σ (scale x)² (partials in T, result in double).
+  double (*sum_of_squares)(index n, const T* x, T scale);
 
   // ---- random.h: element i of a call is logical element first + i ---------------------------
   // y = keep ? x/(1-p) : 0; keep when the uniform number is >= p. y may be x.

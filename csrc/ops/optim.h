@@ -58,16 +58,19 @@ void run(const kernels::Kernels<T>& k, const Scale<T>& g, int worker, int worker
   k.scale(part.size(), g.x + part.first, g.factor);
 }
 
-// Squares of floats overflow, and sink below the normal numbers, long before their norm does. A sum that is so
-// large that what sinks is less than its last bit lost nothing.
-constexpr bool exact_in_float(double sum, index n) {
+// Σ x² of one chunk. Squares of floats overflow, and sink below the normal numbers, long before their norm does; then
+// they are found again of x times a power of two. A sum so large that what sinks is less than its last bit lost nothing.
+inline double chunk_of_squares(const kernels::Kernels<float>& k, index n, const float* x) {
   using Float = std::numeric_limits<float>;
-  return sum >= double(n) * Float::min() / Float::epsilon() && sum <= std::numeric_limits<double>::max();
+  constexpr float kUp = 0x1p100f, kDown = 0x1p-70f;
+  const double sum = k.sum_of_squares(n, x, 1);
+  if (sum >= double(n) * Float::min() / Float::epsilon() && sum <= std::numeric_limits<double>::max())
+    return sum;
+  const float scale = sum < 1 ? kUp : kDown;
+  return k.sum_of_squares(n, x, scale) / (double(scale) * double(scale));
 }
-template <class T> double wide_sum_of_squares(index n, const T* x) {
-  double sums[4] = {};
-  for (index i = 0; i < n; ++i) sums[i % 4] += double(x[i]) * double(x[i]);
-  return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+inline double chunk_of_squares(const kernels::Kernels<double>& k, index n, const double* x) {
+  return k.sum_of_squares(n, x, 1);
 }
 
 template <class T>
@@ -75,9 +78,7 @@ void run(const kernels::Kernels<T>& k, const SumOfSquares<T>& g, int worker, int
   const Range part = share(chunks_of(g.n), 1, worker, workers);
   for (index c = part.first; c < part.last; ++c) {
     const index first = c * kRowChunk, n = g.n - first < kRowChunk ? g.n - first : kRowChunk;
-    const double sum = k.sum_of_squares(n, g.x + first);
-    g.chunks[c] =
-        sizeof(T) > sizeof(float) || exact_in_float(sum, n) ? sum : wide_sum_of_squares(n, g.x + first);
+    g.chunks[c] = chunk_of_squares(k, n, g.x + first);
   }
 }
 
