@@ -96,6 +96,32 @@ print(set(statuses))
 
 
 @LINUX
+@pytest.mark.parametrize("call", ["net(x)", "step(x, y)", "grad(x, y)"])
+def test_ctrl_c_at_any_moment_leaves_nothing_locked(call: str) -> None:
+    code = f"""
+import signal
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+net = nn.Linear(2, 1, seed=0)
+step = gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.0))
+grad = gv.value_and_grad(net, nn.MSELoss())
+x, y = np.ones((1, 2), "f4"), np.ones((1, 1), "f4")
+{call}
+for i in range(3000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 2e-5 + i % 89 * 1e-6)
+        while True:
+            {call}
+    except KeyboardInterrupt:
+        pass
+{call}
+print("free")
+"""
+    assert printed(IMPORTS + code, timeout=60) == "free"
+
+
+@LINUX
 def test_a_fork_in_the_middle_of_a_step() -> None:
     """Half a step cannot be finished: the child says so instead of waiting for it."""
     code = """

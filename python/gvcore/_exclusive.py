@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from types import TracebackType
+from collections.abc import Callable
+from typing import TypeVar
 
 __all__ = ["Exclusive"]
+
+_Result = TypeVar("_Result")
 
 _forks = 0  # between this process and the one that imported gvcore
 _mending = threading.Lock()
@@ -36,33 +39,31 @@ class Exclusive:
 
     def __init__(self, owner: str, within: str) -> None:
         self.torn = False
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._thread: int | None = None
         self._forks = _forks
         self._refusal = f"[{owner}] expected {within} not to call the {owner} that it is a part of"
 
-    def __enter__(self) -> None:
+    def run(self, work: Callable[[], _Result]) -> _Result:
+        """Return ``work()``; other threads wait meanwhile, and a call from within it is refused."""
+        # Ctrl-C comes before or after a lock's own enter and exit; amid those of a class it would stay shut.
+        with self._current():
+            if self._thread is not None:
+                raise RuntimeError(self._refusal)
+            self._thread = threading.get_ident()
+            try:
+                return work()
+            finally:
+                self._thread = None
+
+    def _current(self) -> threading.RLock:
         if self._forks != _forks:
-            self._leave_behind()
-        me = threading.get_ident()
-        if self._thread == me:
-            raise RuntimeError(self._refusal)
-        self._lock.acquire()
-        self._thread = me
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._thread = None
-        self._lock.release()
-
-    def _leave_behind(self) -> None:
-        with _mending:
-            if self._forks == _forks:
-                return
-            if self._lock.locked() and self._thread != threading.get_ident():
-                self._lock, self._thread, self.torn = threading.Lock(), None, True
-            self._forks = _forks
+            with _mending:
+                if self._forks != _forks and self._thread != threading.get_ident():
+                    self.torn = self._thread is not None
+                    self._lock, self._thread = threading.RLock(), None
+                self._forks = _forks
+        return self._lock
 
     def mended(self) -> bool:
         """Return whether what is locked was torn, once: the caller makes it anew."""

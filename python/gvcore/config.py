@@ -75,16 +75,6 @@ def threads(n: int) -> Iterator[None]:
     TypeError, ValueError
         If `n` is not an int >= 1.
 
-    Parameters
-    ----------
-    n : int
-        At least 1, see `set_num_threads`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If `n` is not an int >= 1.
-
     Examples
     --------
     >>> with threads(1):

@@ -118,27 +118,29 @@ class Inference:
         self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
         self._parts: Inventory | None = None
         self._epoch = -1
-        self._lock = Exclusive("net", "forward")
+        self._exclusive = Exclusive("net", "forward")
 
     def __call__(self, inputs: tuple[Any, ...]) -> Any:
         """Run the net on arrays."""
         if not inputs:
             raise TypeError("[net] expected at least one array")
-        with self._lock:
-            if self._lock.mended():
+        return self._exclusive.run(lambda: self._run(inputs))
+
+    def _run(self, inputs: tuple[Any, ...]) -> Any:
+        if self._exclusive.mended():
+            self._plans.clear()
+        if self._epoch != structure_epoch():
+            parts = self._net.inventory()
+            if self._parts is None or parts.structure != self._parts.structure:
                 self._plans.clear()
-            if self._epoch != structure_epoch():
-                parts = self._net.inventory()
-                if self._parts is None or parts.structure != self._parts.structure:
-                    self._plans.clear()
-                self._parts, self._epoch = parts, structure_epoch()
-            arrays = [as_input("net", "x", x) for x in inputs]
-            if any(len(a) != len(arrays[0]) for a in arrays):
-                raise ValueError(f"[net] expected inputs of one length, got {[a.shape for a in arrays]}")
-            shapes = tuple(a.shape[1:] for a in arrays)
-            plan = self._plans.get(shapes)
-            if plan is None:
-                options = {"training": False, "gradients": False, "update_inside": False, "fuse": True}
-                plan = self._plans[shapes] = Plan(Recorded(self._net, shapes, parts=self._parts), options)
-            results = plan.bind().infer(arrays)
+            self._parts, self._epoch = parts, structure_epoch()
+        arrays = [as_input("net", "x", x) for x in inputs]
+        if any(len(a) != len(arrays[0]) for a in arrays):
+            raise ValueError(f"[net] expected inputs of one length, got {[a.shape for a in arrays]}")
+        shapes = tuple(a.shape[1:] for a in arrays)
+        plan = self._plans.get(shapes)
+        if plan is None:
+            options = {"training": False, "gradients": False, "update_inside": False, "fuse": True}
+            plan = self._plans[shapes] = Plan(Recorded(self._net, shapes, parts=self._parts), options)
+        results = plan.bind().infer(arrays)
         return tuple(results) if plan.recorded.outputs else results[0]

@@ -60,13 +60,13 @@ def value_and_grad(
     check_loss("value_and_grad", loss)
     every = check_every("value_and_grad", checkpoint_every)
     plans = Plans(net, loss, None)
-    lock = Exclusive("value_and_grad", "the loss")
+    exclusive = Exclusive("value_and_grad", "the loss")
 
     def evaluate(
         x: Any, y: Any, *, training: bool = True, seed: int | np.random.SeedSequence | None = None
     ) -> tuple[float, dict[str, NDArray[Any]]]:
-        with lock:
-            if lock.mended() or not plans.look():
+        def work() -> tuple[float, dict[str, NDArray[Any]]]:
+            if exclusive.mended() or not plans.look():
                 plans.forget()
             batch = as_batch("value_and_grad", x, y, plans.dtype, loss)
             plan = plans.get(batch, training=bool(training), stored=True, every=every)
@@ -86,5 +86,7 @@ def value_and_grad(
                 core.backward(gradient, request)
             pairs = zip(plan.recorded.names, core.gradients(), strict=True)
             return float(value), {name: gradient for name, gradient in pairs if gradient is not None}
+
+        return exclusive.run(work)
 
     return evaluate

@@ -124,7 +124,7 @@ class TrainStep:
         self._plans = Plans(net, loss, optimizer)
         self._accumulating: Plan | None = None
         self._request = _core.StepRequest()
-        self._lock = Exclusive("TrainStep", "the loss")
+        self._exclusive = Exclusive("TrainStep", "the loss")
         names = [names for _, names in net.aliases()]
         optimizer.resolve(names)
         self._state: list[NDArray[Any]] | None = None
@@ -225,8 +225,9 @@ class TrainStep:
         """
         if lr is not None:
             lr = real("TrainStep", "lr", lr, at_least=0.0)
-        with self._lock:
-            if self._lock.torn:
+
+        def work() -> float:
+            if self._exclusive.torn:
                 raise RuntimeError(
                     "[TrainStep] expected no step to run in another thread while the process forks: the "
                     "child has half a step; make a new net and a new TrainStep there"
@@ -234,6 +235,8 @@ class TrainStep:
             self._plans.look()
             batch = as_batch("TrainStep", x, y, self._plans.dtype, self.loss, sample_weight)
             return self.run(batch, lr=lr, accumulate=bool(accumulate))
+
+        return self._exclusive.run(work)
 
     def run(self, batch: Batch, *, lr: float | None = None, accumulate: bool = False) -> float:
         """Train on a batch that has been checked already."""
