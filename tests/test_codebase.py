@@ -280,6 +280,12 @@ def test_everything_public_has_a_docstring() -> None:
     assert not bare
 
 
+def test_no_section_of_a_docstring_stands_twice() -> None:
+    for name, owner in public(gvcore, "gvcore", set()):
+        titles = re.findall(r"^(\w+)\n-{3,}$", inspect.getdoc(owner) or "", re.MULTILINE)
+        assert len(titles) == len(set(titles)), name
+
+
 @pytest.mark.parametrize("name", ["nn", "functional", "metrics", "config", "optim", "models"])
 def test_docstrings_describe_every_argument(name: str) -> None:
     room = load(f"gvcore.{name}")
