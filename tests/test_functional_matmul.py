@@ -67,10 +67,12 @@ def test_matmul_sizes_together(isa, dtype):
 
 
 # Around the blocks of csrc/ops/gemm_blocked.h: 12 rows of a product of k <= 32, 70 rows of doubles or 140 of
-# floats, fewer where they would fill more than a sixth of L2, 256, 512 or 1,024 of k, 64 panels of 128 bytes,
-# 32 where more than 48 rows are carried from one block of k to the next, and 1,024 of k between two visits to
-# the result; from 8 panels on an operand that lies by columns is packed, from 16 one whose rows are a
-# multiple of 4 KiB apart; a B on whole lines only where it is larger than 512 KB and A than a block.
+# floats, fewer where they would fill more than a sixth of L2, 256, 512 or 1,024 of k, 64 panels of 128
+# bytes, 32 where more than 48 rows are carried from one block of k to the next, and 1,024 of k between two
+# visits to the result; from 8 panels on an operand that lies by columns is packed, from 2 or 16, by the size
+# of L1, more than 10 rows that are a multiple of 4 KiB apart; a B on whole lines only where it is larger
+# than 512 KB and A than a block, for a narrow tile also one with rows a multiple of 4 KiB apart from 13 rows
+# of A on.
 BLOCKS = [
     (12, 65, 32),
     (13, 300, 31),
@@ -91,6 +93,9 @@ BLOCKS = [
     (100, 512, 300),
     (150, 528, 513),
     (90, 300, 1024),
+    (12, 80, 1024),
+    (29, 33, 1024),
+    (13, 1024, 70),
 ]
 
 

@@ -66,37 +66,40 @@ template <class T> index packed_a_size(index m, index k) {
   return smaller(m, kRows<T>) * spread<T>(smaller(k, kLong));
 }
 
-// A is packed row by row where that pays: where its rows share the sets of L1 (a multiple of 4 KiB apart), where other
-// workers wrote it, so that their lines are fetched once and in order, and where it lies by columns, so that each step
-// of a tile takes a few elements of another line. The tallest tile uses most of that line, and where the processor does
-// a long vector in halves (L1 is small there) a step gives it the time to come from L2, in which these lines stay from
-// tile to tile unless they are too many, or crowd few of its sets. Few panels read A too few times to win back the copy.
-// The bounds are measured ones.
+// A is packed row by row where that pays: where the rows of a tile share the sets of L1 (a multiple of 4 KiB apart) and
+// are more than its ways, where other workers wrote it, so that their lines are fetched once and in order, and where it
+// lies by columns, so that each step of a tile takes a few elements of another line. The tallest tile uses most of that
+// line, and where the processor does a long vector in halves (L1 is small there) a step gives it the time to come from
+// L2, in which these lines stay from tile to tile unless they are too many, or crowd few of its sets. Few panels read A
+// too few times to win back the copy. The bounds are measured ones.
 template <class T> bool pack_a(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
   constexpr index kWinning = 8 * kPanel<T>, kFarSteps = 6 << 20, kFarCrowdedSteps = 4 << 20;
-  if (g.m < kLine<T> || g.k < kLine<T>) return false;
-  if (g.ras == 1 && g.kas > 1) {
-    const index step = g.kas * index(sizeof(T)), steps = smaller(g.k, kLong) * step;
-    const bool crowded = step % 4096 == 0 && g.n >= 4 * kWinning;
-    if (kernels.tallest == kTall && caches().first < kRoomy &&
-        steps < (crowded ? kFarCrowdedSteps : kFarSteps))
-      return false;
-    return g.n >= kWinning && g.k > kShallow;
-  }
-  return (g.ras * index(sizeof(T)) % 4096 == 0 && g.n >= 2 * kWinning) || (g.fresh && g.n >= 2 * kPanel<T>);
+  constexpr index kUncrowded = 10;  // so many rows still find room in the ways of a small L1, nearly
+  const bool small = caches().first < kRoomy, by_columns = g.ras == 1 && g.kas > 1;
+  if (g.k < kLine<T>) return false;
+  if (!by_columns && g.ras * index(sizeof(T)) % 4096 == 0 && smaller(g.m, kernels.tallest) > kUncrowded &&
+      g.n > (small ? kPanel<T> : 2 * kWinning - 1))
+    return true;
+  if (g.m < kLine<T>) return false;
+  if (!by_columns) return g.fresh && g.n >= 2 * kPanel<T>;
+  const index step = g.kas * index(sizeof(T)), steps = smaller(g.k, kLong) * step;
+  const bool crowded = step % 4096 == 0 && g.n >= 4 * kWinning;
+  if (small && kernels.tallest == kTall && steps < (crowded ? kFarCrowdedSteps : kFarSteps)) return false;
+  return g.n >= kWinning && g.k > kShallow;
 }
 
 // B is packed where its vectors would lie on two lines each, unless they are few, and where it does not stay in L2
 // until the next rows of A come; it takes many rows of A to win back the copy. A tile that is narrower than a
-// cached panel comes back to it and likes it packed from fewer rows on. The bounds are measured ones.
+// cached panel comes back to it and likes it packed from fewer rows on, soonest where the rows of B share the sets of
+// L1, in which the panel then never is. The bounds are measured ones.
 template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
   if (g.b_transposed) return true;
   const bool whole_lines =
       (reinterpret_cast<std::uintptr_t>(g.b) | std::uintptr_t(g.ldb * index(sizeof(T)))) % 64 == 0;
-  if (g.m <= kFewRows) return false;
+  const bool narrow = kernels.panel < kPanel<T>, crowded = g.ldb * index(sizeof(T)) % 4096 == 0;
+  if (g.m <= kFewRows) return narrow && crowded && g.m > 12;
   if (!whole_lines && g.m > 96 && g.k > (g.n % kPanel<T> == 0 ? 48 : 160)) return true;
-  if (whole_lines && kernels.panel == kPanel<T>)
-    return g.m > kRows<T> && g.n * g.k * index(sizeof(T)) > 512 * 1024;
+  if (whole_lines && !narrow) return g.m > kRows<T> && g.n * g.k * index(sizeof(T)) > 512 * 1024;
   return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
 }
 
