@@ -69,10 +69,10 @@ def test_matmul_sizes_together(isa, dtype):
 # Around the blocks of csrc/ops/gemm_blocked.h: 12 rows of a product of k <= 32, 70 rows of doubles or 140 of
 # floats, fewer where they would fill more than a sixth of L2, 256, 512 or 1,024 of k, 64 panels of 128
 # bytes, 32 where more than 48 rows are carried from one block of k to the next, and 1,024 of k between two
-# visits to the result; from 8 panels on an operand that lies by columns is packed, from 2 or 16, by the size
-# of L1, more than 10 rows that are a multiple of 4 KiB apart; a B on whole lines only where it is larger
-# than 512 KB and A than a block, for a narrow tile also one with rows a multiple of 4 KiB apart from 13 rows
-# of A on.
+# visits to the result; from 8 panels on an operand that lies by columns is packed, with a large L1 from 16
+# on one whose rows are a multiple of 4 KiB apart, with a small one its tiles have 8 rows; B is packed from
+# 49, 97, 257 or 513 rows of A on by its size and how it lies, for a narrow tile from 13, 21 or 41 on where
+# its rows are a multiple of 4 KiB or 512 bytes apart.
 BLOCKS = [
     (12, 65, 32),
     (13, 300, 31),
@@ -96,6 +96,9 @@ BLOCKS = [
     (12, 80, 1024),
     (29, 33, 1024),
     (13, 1024, 70),
+    (21, 512, 70),
+    (41, 256, 40),
+    (513, 40, 60),
 ]
 
 

@@ -213,7 +213,7 @@ template <class T, int NV, Last Kind> constexpr Tiles<T, NV, Kind> kTiles;
 
 constexpr index kPrefetchDepth = 128;  // a shallower product is small: its C is near
 
-// The rows of a tile that comes next.
+// The rows of a tile that comes later.
 template <class T, int NV> inline void fetch_tile(const T* tile, index rows, index ld) {
   for (index i = 0; i < rows; ++i)
     for (int j = 0; j < NV; ++j) __builtin_prefetch(tile + i * ld + j * lanes<T>(), 1);
@@ -223,22 +223,19 @@ template <class T, int NV> inline void fetch_tile(const T* tile, index rows, ind
 // one or two rows would be bound by the latency of its few chains.
 template <class T, int NV, Last Kind>
 inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const T* b, index ldb,
-                       const T* from, index ldf, T* c, index ldc, index tail, AheadQueue* ahead) {
+                       const T* from, index ldf, T* c, index ldc, index tail, index low, AheadQueue* ahead) {
   constexpr index kTall = tile_rows<NV>();
-  const index tiles = (m + kTall - 1) / kTall, rows = m / tiles;
+  const index most = low < kTall ? low : kTall;
+  const index tiles = m <= most ? 1 : (m + most - 1) / most, rows = m / tiles;
   const index taller = m - rows * tiles;
-  const T* const first_from = from;
-  T* const first = c;
   const auto& by_height = kTiles<T, NV, Kind>.by_height;
   const Tile<T> rest = by_height[rows], tall = by_height[taller > 0 ? rows + 1 : rows];
   for (index t = 0; t < tiles; ++t) {
     const index height = rows + (t < taller);
     if (k >= kPrefetchDepth) {
-      // The next tile of C, which may be far away; after the last one, that of the next panel.
-      const bool more = t + 1 < tiles;
-      fetch_tile<T, NV>(more ? c + height * ldc : first + NV * lanes<T>(), rows, ldc);
-      if (from && from != c)
-        fetch_tile<T, NV>(more ? from + height * ldf : first_from + NV * lanes<T>(), rows, ldf);
+      // The same rows of the next panel of C, which may be far away.
+      fetch_tile<T, NV>(c + NV * lanes<T>(), height, ldc);
+      if (from && from != c) fetch_tile<T, NV>(from + NV * lanes<T>(), height, ldf);
     }
     take_to_write(ahead);
     (t < taller ? tall : rest)(k, a, ras, kas, b, ldb, from, ldf, c, ldc, tail, take(ahead, k, a));
@@ -254,13 +251,13 @@ template <class V, V Value> struct Constant {
 
 template <class T>
 void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, const T* from,
-          index ldf, T* c, index ldc, AheadQueue* ahead) noexcept {
+          index ldf, T* c, index ldc, index low, AheadQueue* ahead) noexcept {
   constexpr index L = lanes<T>();
   if (m <= 0) return;
   index j = 0;
   const auto panel = [&](auto vectors, auto kind, index tail) {
     gemm_panel<T, vectors.value, kind.value>(m, k, a, ras, kas, b + j, ldb, from ? from + j : nullptr, ldf,
-                                             c + j, ldc, tail, ahead);
+                                             c + j, ldc, tail, low, ahead);
     j += vectors.value * L;
   };
   const auto last = [&](auto vectors) {

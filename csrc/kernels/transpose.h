@@ -129,6 +129,16 @@ inline void transpose_strip(index rows, index cols, const T* src, index lds, T* 
 }
 #endif
 
+// The columns before those that begin a line of src, and at least half a vector of them, where rows share few sets of L1:
+// there a line that is read in two parts is read twice. 0 where nothing is won.
+template <class T> inline index before_lines(const T* src, index lds) {
+  constexpr index kLine = kLineBytes / index(sizeof(T)), kCrowding = 2048;
+  if (lds * index(sizeof(T)) % kCrowding != 0) return 0;
+  const index over = index(reinterpret_cast<std::uintptr_t>(src) / sizeof(T)) % kLine;
+  if (over == 0) return 0;
+  return kLine - over + (kLine - over < lanes<T>() / 2 ? kLine : 0);
+}
+
 template <class T>
 void transpose(index rows, index cols, const T* src, index lds, T* dst, index ldd) noexcept {
 #if defined(__AVX2__)
@@ -137,8 +147,10 @@ void transpose(index rows, index cols, const T* src, index lds, T* dst, index ld
     // Few columns at a time, so that lines of dst that two strips share are still in L1, and
     // fewer when a large power of two puts them all into the same few sets.
     const index chunk = ldd * index(sizeof(T)) > 256 ? 16 : 64;
+    const index head = before_lines(src, lds);
     for (index j = 0, next; j < cols; j = next) {
-      next = cols - j < chunk + L ? cols : j + chunk;
+      const index most = j == 0 && head > 0 ? head : chunk;
+      next = cols - j < most + L ? cols : j + most;
       const T* s = src + j;
       T* d = dst + j * ldd;
       index i = 0;

@@ -20,6 +20,7 @@ template <class T> constexpr index kPanel = 128 / index(sizeof(T));
 template <class T> constexpr index kDepth = 2048 / index(sizeof(T));
 constexpr index kPanelBytes = 32 << 10;  // of a panel of B that stays in an L1
 constexpr index kRoomy = 48 << 10;  // of so many bytes
+constexpr index kSet = 4096;  // bytes apart, lines share a set of L1: so much of it is one way
 constexpr index kTall = 14;  // rows of the tallest tile
 // Most rows of A in a block, of floats ten of the tallest tiles; and how many such blocks L2 could hold.
 template <class T> constexpr index kRows = 560 / index(sizeof(T));
@@ -66,41 +67,53 @@ template <class T> index packed_a_size(index m, index k) {
   return smaller(m, kRows<T>) * spread<T>(smaller(k, kLong));
 }
 
-// A is packed row by row where that pays: where the rows of a tile share the sets of L1 (a multiple of 4 KiB apart) and
-// are more than its ways, where other workers wrote it, so that their lines are fetched once and in order, and where it
-// lies by columns, so that each step of a tile takes a few elements of another line. The tallest tile uses most of that
-// line, and where the processor does a long vector in halves (L1 is small there) a step gives it the time to come from
-// L2, in which these lines stay from tile to tile unless they are too many, or crowd few of its sets. Few panels read A
-// too few times to win back the copy. The bounds are measured ones.
-template <class T> bool pack_a(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
-  constexpr index kWinning = 8 * kPanel<T>, kFarSteps = 6 << 20, kFarCrowdedSteps = 4 << 20;
-  constexpr index kUncrowded = 10;  // so many rows still find room in the ways of a small L1, nearly
-  const bool small = caches().first < kRoomy, by_columns = g.ras == 1 && g.kas > 1;
-  if (g.k < kLine<T>) return false;
-  if (!by_columns && g.ras * index(sizeof(T)) % 4096 == 0 && smaller(g.m, kernels.tallest) > kUncrowded &&
-      g.n > (small ? kPanel<T> : 2 * kWinning - 1))
-    return true;
-  if (g.m < kLine<T>) return false;
-  if (!by_columns) return g.fresh && g.n >= 2 * kPanel<T>;
-  const index step = g.kas * index(sizeof(T)), steps = smaller(g.k, kLong) * step;
-  const bool crowded = step % 4096 == 0 && g.n >= 4 * kWinning;
-  if (small && kernels.tallest == kTall && steps < (crowded ? kFarCrowdedSteps : kFarSteps)) return false;
-  return g.n >= kWinning && g.k > kShallow;
+// Whether the rows of A share the sets of L1. A small L1, through which all else streams, has a way for each row of a
+// tile that is as low as that.
+template <class T> bool crowded(const Gemm<T>& g) {
+  return g.kas == 1 && g.ras * index(sizeof(T)) % kSet == 0;
+}
+inline bool small_first() { return caches().first < kRoomy; }
+
+template <class T> index tile_rows(const kernels::Kernels<T>& kernels, const Gemm<T>& g, bool a_packed) {
+  const index ways = larger(1, caches().first / kSet);
+  return crowded(g) && !a_packed && small_first() ? smaller(ways, kernels.tallest) : kernels.tallest;
 }
 
-// B is packed where its vectors would lie on two lines each, unless they are few, and where it does not stay in L2
-// until the next rows of A come; it takes many rows of A to win back the copy. A tile that is narrower than a
-// cached panel comes back to it and likes it packed from fewer rows on, soonest where the rows of B share the sets of
-// L1, in which the panel then never is. The bounds are measured ones.
+// A is packed row by row where that pays: where its rows share the sets of an L1 in which a panel of B is to stay, where
+// other workers wrote it, so that their lines are fetched once and in order, and where it lies by columns, so that each
+// step of a tile takes a few elements of another line. The tallest tile uses most of that line, and where the processor
+// does a long vector in halves (L1 is small there) a step gives it the time to come from L2, in which these lines stay
+// from tile to tile unless they are too many, or crowd few of its sets. Few panels read A too few times to win back the
+// copy. The bounds are measured ones.
+template <class T> bool pack_a(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
+  constexpr index kWinning = 8 * kPanel<T>, kFarSteps = 6 << 20, kFarCrowdedSteps = 4 << 20;
+  if (g.m < kLine<T> || g.k < kLine<T>) return false;
+  if (g.ras == 1 && g.kas > 1) {
+    const index step = g.kas * index(sizeof(T)), steps = smaller(g.k, kLong) * step;
+    const index far = step % kSet == 0 && g.n >= 4 * kWinning ? kFarCrowdedSteps : kFarSteps;
+    if (kernels.tallest == kTall && small_first() && steps < far) return false;
+    return g.n >= kWinning && g.k > kShallow;
+  }
+  return (crowded(g) && !small_first() && g.n >= 2 * kWinning) || (g.fresh && g.n >= 2 * kPanel<T>);
+}
+
+// B is packed where the copy is won back by the rows of A that come to it: where its vectors would lie on two lines each,
+// which costs less where the processor does long vectors in halves (L1 is small there), and where it does not stay in L2
+// until the next rows come. A tile that is narrower than a cached panel comes back to it more often and likes it packed
+// from fewer rows on, soonest where the rows of B share few sets of L1, in which the panel then never is. The bounds are
+// measured ones.
 template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
   if (g.b_transposed) return true;
-  const bool whole_lines =
-      (reinterpret_cast<std::uintptr_t>(g.b) | std::uintptr_t(g.ldb * index(sizeof(T)))) % 64 == 0;
-  const bool narrow = kernels.panel < kPanel<T>, crowded = g.ldb * index(sizeof(T)) % 4096 == 0;
-  if (g.m <= kFewRows) return narrow && crowded && g.m > 12;
+  const bool narrow = kernels.panel < kPanel<T>;
+  const index row = g.ldb * index(sizeof(T)), bytes = g.n * g.k * index(sizeof(T)), second = caches().second;
+  if (narrow && row % 512 == 0 && row >= 1024 && g.m > (row % kSet == 0 ? 12 : row > 1024 ? 20 : 40))
+    return true;
+  if (g.m <= kFewRows) return false;
+  if (!narrow && small_first()) return g.m > (bytes > second ? 96 : bytes > second / 2 ? 256 : 512);
+  const bool whole_lines = (reinterpret_cast<std::uintptr_t>(g.b) | std::uintptr_t(row)) % 64 == 0;
   if (!whole_lines && g.m > 96 && g.k > (g.n % kPanel<T> == 0 ? 48 : 160)) return true;
-  if (whole_lines && !narrow) return g.m > kRows<T> && g.n * g.k * index(sizeof(T)) > 512 * 1024;
-  return g.ldb * g.k * index(sizeof(T)) > (g.m < 256 ? 512 : 256) * 1024;
+  if (whole_lines && !narrow) return g.m > kRows<T> && bytes > 512 * 1024;
+  return row * g.k > (g.m < 256 ? 512 : 256) * 1024;
 }
 
 // Longest block of k. Every tile reads a panel of B again. Where L1 has room for a panel beside a tile's rows of A,
@@ -110,7 +123,7 @@ template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>
 template <class T> index deepest(const Gemm<T>& g, index panel, bool b_packed) {
   const index near = kPanelBytes / (panel * index(sizeof(T)));
   if (b_packed && g.m <= kLine<T>) return smaller(kDepth<T>, near / 2);
-  if (b_packed && caches().first < kRoomy) return kLong;
+  if (b_packed && small_first()) return kLong;
   if (b_packed || g.m > kFewRows) return smaller(kDepth<T>, near);
   const index row = g.n * index(sizeof(T));
   if (row * g.k < 8 * kStream) return kDepth<T>;
@@ -145,7 +158,7 @@ void shallow(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
     for (index i = 0; i < g.m; i += kLow) {
       T* const c = g.c + i * g.ldc + j;
       kernels.gemm(smaller(g.m - i, kLow), n, g.k, g.a + i * g.ras, g.ras, g.kas, b, ldb,
-                   g.accumulate ? c : nullptr, g.ldc, c, g.ldc, g.ahead);
+                   g.accumulate ? c : nullptr, g.ldc, c, g.ldc, kernels.tallest, g.ahead);
     }
   }
 }
@@ -154,6 +167,7 @@ void shallow(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
 template <class T> struct Cut {
   bool a_packed, b_packed, linked;
   bool fetches;  // what it will read of B
+  index low;  // most rows of a tile
   index panel;  // columns of B at a time
   index height, columns, depth;  // of a block
   index length;  // k between two visits to C
@@ -164,6 +178,7 @@ template <class T> struct Cut {
 template <class T> Cut<T> cut_of(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   Cut<T> cut;
   cut.a_packed = pack_a(kernels, g), cut.b_packed = pack_b(kernels, g), cut.linked = linked(g);
+  cut.low = tile_rows(kernels, g, cut.a_packed);
   cut.ahead = g.ahead;
   cut.fetches = g.n * g.k * index(sizeof(T)) > (g.ahead || cut.b_packed ? kNear : kFar);
   cut.panel = cut.b_packed ? kernels.panel : kPanel<T>;
@@ -263,7 +278,8 @@ void multiply(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>
     if (cut.fetches && rows.first == 0)
       (g.b_transposed ? fetch_next_transposed<T> : fetch_next<T>)(g, cut, cols, depth, j);
     if (cut.fetches && j + width >= n) fetch_rows(g, cut, depth, rows.last);
-    kernels.gemm(m, width, k, a, ras, kas, b, ldb, from ? from + j : nullptr, ldf, to + j, ldt, cut.ahead);
+    kernels.gemm(m, width, k, a, ras, kas, b, ldb, from ? from + j : nullptr, ldf, to + j, ldt, cut.low,
+                 cut.ahead);
   }
 }
 
