@@ -288,6 +288,11 @@ void copy(index rows, index cols, const T* src, index lds, T* dst, index ldd) no
 template <class T> constexpr void add_gemm(Kernels<T>& k) {
   k.panel = lanes<T>() > 1 ? 2 * lanes<T>() : 128 / index(sizeof(T));
   k.tallest = tile_rows<2>();
+#if defined(__AVX512F__)
+  k.halves = true;
+#else
+  k.halves = false;
+#endif
   k.gemm = &gemm<T>;
   k.copy = &copy<T>;
   k.transpose = &transpose<T>;

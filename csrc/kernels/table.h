@@ -75,6 +75,7 @@ template <class T> struct Kernels {
                const T* from, index ldf, T* c, index ldc, index low, AheadQueue* ahead);
   index panel;  // the best number of columns of a b that is packed
   index tallest;  // rows of a tile for such a panel, at most
+  bool halves;  // whether the last half of a vector takes a shorter one
   // dst (cols x rows) = transpose of src (rows x cols).
   void (*transpose)(index rows, index cols, const T* src, index lds, T* dst, index ldd);
   // dst (rows x cols) = src.

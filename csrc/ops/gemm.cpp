@@ -51,11 +51,13 @@ template <class T> Gemm<T> part(const Gemm<T>& g, Range rows, Range cols) {
   return p;
 }
 
-// What a product costs, about, in FMAs of a cache line: a vector is never done in part, and every element
-// of a transposed B is moved.
-template <class T> index cost(index m, index n, index k, bool b_transposed) {
+// What a product costs, about, in FMAs of a cache line: a vector is never done in part, but where there are shorter ones
+// half of it takes three quarters of the time, and every element of a transposed B is moved.
+template <class T>
+index cost(const kernels::Kernels<T>& kernels, index m, index n, index k, bool b_transposed) {
+  const bool half = kernels.halves && n % kLine<T> == kLine<T> / 2 && n > kDotRows;
   const index moved = b_transposed ? n * k * (m <= kDotRows ? 3 : 4) / 8 : 0;
-  return m * blocks(n, kLine<T>) * k + moved;
+  return (4 * blocks(n, kLine<T>) - half) * m * k / 4 + moved;
 }
 
 // The same as Cᵀ = Bᵀ * Aᵀ, with the same chains: columns of A become those of vectors.
@@ -81,7 +83,7 @@ template <class T>
 void either_way(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   T* const ct = scratch;
   if (g.accumulate || smaller(g.m, g.n) > kNarrow<T> ||
-      cost<T>(g.n, g.m, g.k, g.kas == 1) + g.m * g.n >= cost<T>(g.m, g.n, g.k, g.b_transposed)) {
+      cost(kernels, g.n, g.m, g.k, g.kas == 1) + g.m * g.n >= cost(kernels, g.m, g.n, g.k, g.b_transposed)) {
     direct(kernels, g, scratch);
     return;
   }

@@ -117,13 +117,14 @@ template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>
 }
 
 // Longest block of k. Every tile reads a panel of B again. Where L1 has room for a panel beside a tile's rows of A,
-// the panel is cut to stay there. Where it has not, tiles are fed from L2 in any case, which keeps up with them: then
-// a shorter block only costs visits to C. A large B for few rows goes by blocks of few of its own, which memory gives
-// in long stretches; a column panel of all its rows would be a walk from page to page.
-template <class T> index deepest(const Gemm<T>& g, index panel, bool b_packed) {
-  const index near = kPanelBytes / (panel * index(sizeof(T)));
+// the panel is cut to stay there. Where it has not, wide tiles, and narrow ones from a copy, are fed from L2, which keeps
+// up with them: then a shorter block only costs visits to C. Else a large B for few rows goes by blocks of few of its
+// own, which memory gives in long stretches; a column panel of all its rows would be a walk from page to page.
+template <class T> index deepest(const kernels::Kernels<T>& kernels, const Gemm<T>& g, bool b_packed) {
+  const bool narrow = kernels.panel < kPanel<T>;
+  const index near = kPanelBytes / ((b_packed ? kernels.panel : kPanel<T>)*index(sizeof(T)));
+  if (small_first() && (b_packed || !narrow)) return kLong;
   if (b_packed && g.m <= kLine<T>) return smaller(kDepth<T>, near / 2);
-  if (b_packed && small_first()) return kLong;
   if (b_packed || g.m > kFewRows) return smaller(kDepth<T>, near);
   const index row = g.n * index(sizeof(T));
   if (row * g.k < 8 * kStream) return kDepth<T>;
@@ -185,7 +186,7 @@ template <class T> Cut<T> cut_of(const kernels::Kernels<T>& kernels, const Gemm<
   index length = g.k;
   if (cut.linked) length = smaller(g.k, g.chain);
   else if (cut.b_packed) length = balanced(g.k, kLong);
-  cut.depth = balanced(length, deepest(g, cut.panel, cut.b_packed));
+  cut.depth = balanced(length, deepest(kernels, g, cut.b_packed));
   cut.height = balanced(g.m, cut.b_packed && g.m > kRows<T> ? highest<T>(cut.depth) : kRows<T>);
   cut.length = g.k;
   if (cut.b_packed && cut.height < g.m) cut.length = cut.linked ? longest(g) : length;
