@@ -109,7 +109,8 @@ template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>
   if (narrow && row % 512 == 0 && row >= 1024 && g.m > (row % kSet == 0 ? 12 : row > 1024 ? 20 : 40))
     return true;
   if (g.m <= kFewRows) return false;
-  if (!narrow && small_first()) return g.m > (bytes > second ? 96 : bytes > second / 2 ? 256 : 512);
+  if (!narrow && small_first())
+    return g.k > kShallow && g.m > (bytes > second ? 96 : bytes > second / 2 ? 256 : 512);
   const bool whole_lines = (reinterpret_cast<std::uintptr_t>(g.b) | std::uintptr_t(row)) % 64 == 0;
   if (!whole_lines && g.m > 96 && g.k > (g.n % kPanel<T> == 0 ? 48 : 160)) return true;
   if (whole_lines && !narrow) return g.m > kRows<T> && bytes > 512 * 1024;
