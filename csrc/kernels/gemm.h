@@ -223,7 +223,8 @@ template <class T, int NV> inline void fetch_tile(const T* tile, index rows, ind
 // one or two rows would be bound by the latency of its few chains.
 template <class T, int NV, Last Kind>
 inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const T* b, index ldb,
-                       const T* from, index ldf, T* c, index ldc, index tail, index low, AheadQueue* ahead) {
+                       const T* from, index ldf, T* c, index ldc, index tail, index low, bool more,
+                       AheadQueue* ahead) {
   constexpr index kTall = tile_rows<NV>();
   const index most = low < kTall ? low : kTall;
   const index tiles = m <= most ? 1 : (m + most - 1) / most, rows = m / tiles;
@@ -232,7 +233,7 @@ inline void gemm_panel(index m, index k, const T* a, index ras, index kas, const
   const Tile<T> rest = by_height[rows], tall = by_height[taller > 0 ? rows + 1 : rows];
   for (index t = 0; t < tiles; ++t) {
     const index height = rows + (t < taller);
-    if (k >= kPrefetchDepth) {
+    if (more && k >= kPrefetchDepth) {
       // The same rows of the next panel of C, which may be far away.
       fetch_tile<T, NV>(c + NV * lanes<T>(), height, ldc);
       if (from && from != c) fetch_tile<T, NV>(from + NV * lanes<T>(), height, ldf);
@@ -251,13 +252,13 @@ template <class V, V Value> struct Constant {
 
 template <class T>
 void gemm(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb, const T* from,
-          index ldf, T* c, index ldc, index low, AheadQueue* ahead) noexcept {
+          index ldf, T* c, index ldc, index low, bool more, AheadQueue* ahead) noexcept {
   constexpr index L = lanes<T>();
   if (m <= 0) return;
   index j = 0;
   const auto panel = [&](auto vectors, auto kind, index tail) {
     gemm_panel<T, vectors.value, kind.value>(m, k, a, ras, kas, b + j, ldb, from ? from + j : nullptr, ldf,
-                                             c + j, ldc, tail, low, ahead);
+                                             c + j, ldc, tail, low, more || j + vectors.value * L < n, ahead);
     j += vectors.value * L;
   };
   const auto last = [&](auto vectors) {

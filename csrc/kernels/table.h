@@ -70,9 +70,9 @@ template <class T> struct Kernels {
   // c (m x n) = from + a (m x k) * b (k x n). Element (i, p) of a is a[i*ras + p*kas], where
   // ras == 1 or kas == 1; b, from and c are row-major. Each c element is one chain of FMAs in ascending
   // p that begins with that of from, or with 0 when from is null; c may be from, else it is not read. A tile has
-  // at most `low` rows, 1 <= low. ahead may be null.
+  // at most `low` rows, 1 <= low. more: the columns of c behind these n are next, and asked for. ahead may be null.
   void (*gemm)(index m, index n, index k, const T* a, index ras, index kas, const T* b, index ldb,
-               const T* from, index ldf, T* c, index ldc, index low, AheadQueue* ahead);
+               const T* from, index ldf, T* c, index ldc, index low, bool more, AheadQueue* ahead);
   index panel;  // the best number of columns of a b that is packed
   index tallest;  // rows of a tile for such a panel, at most
   bool halves;  // whether the last half of a vector takes a shorter one

@@ -129,8 +129,8 @@ inline void transpose_strip(index rows, index cols, const T* src, index lds, T* 
 }
 #endif
 
-// The columns before those that begin a line of src, and at least half a vector of them, where rows share few sets of L1:
-// there a line that is read in two parts is read twice. 0 where nothing is won.
+// The columns before those that begin a line of src, and at least half a vector of them, where rows share few sets of
+// L1: there a line that is read in two parts is read twice. 0 where nothing is won.
 template <class T> inline index before_lines(const T* src, index lds) {
   constexpr index kLine = kLineBytes / index(sizeof(T)), kCrowding = 2048;
   if (lds * index(sizeof(T)) % kCrowding != 0) return 0;

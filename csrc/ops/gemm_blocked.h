@@ -79,12 +79,12 @@ template <class T> index tile_rows(const kernels::Kernels<T>& kernels, const Gem
   return crowded(g) && !a_packed && small_first() ? smaller(ways, kernels.tallest) : kernels.tallest;
 }
 
-// A is packed row by row where that pays: where its rows share the sets of an L1 in which a panel of B is to stay, where
-// other workers wrote it, so that their lines are fetched once and in order, and where it lies by columns, so that each
-// step of a tile takes a few elements of another line. The tallest tile uses most of that line, and where the processor
-// does a long vector in halves (L1 is small there) a step gives it the time to come from L2, in which these lines stay
-// from tile to tile unless they are too many, or crowd few of its sets. Few panels read A too few times to win back the
-// copy. The bounds are measured ones.
+// A is packed row by row where that pays. In an L1 in which a panel of B is to stay: where its rows share the sets,
+// and where other workers wrote it, so that their lines are fetched once and in order. And where it lies by columns,
+// so that each step of a tile takes a few elements of another line. The tallest tile uses most of that line, and
+// where the processor does a long vector in halves (L1 is small there) a step gives it the time to come from L2, in
+// which these lines stay from tile to tile unless they are too many, or crowd few of its sets. Few panels read A too
+// few times to win back the copy. The bounds are measured ones.
 template <class T> bool pack_a(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
   constexpr index kWinning = 8 * kPanel<T>, kFarSteps = 6 << 20, kFarCrowdedSteps = 4 << 20;
   if (g.m < kLine<T> || g.k < kLine<T>) return false;
@@ -94,14 +94,14 @@ template <class T> bool pack_a(const kernels::Kernels<T>& kernels, const Gemm<T>
     if (kernels.tallest == kTall && small_first() && steps < far) return false;
     return g.n >= kWinning && g.k > kShallow;
   }
-  return (crowded(g) && !small_first() && g.n >= 2 * kWinning) || (g.fresh && g.n >= 2 * kPanel<T>);
+  return !small_first() && ((crowded(g) && g.n >= 2 * kWinning) || (g.fresh && g.n >= 2 * kPanel<T>));
 }
 
-// B is packed where the copy is won back by the rows of A that come to it: where its vectors would lie on two lines each,
-// which costs less where the processor does long vectors in halves (L1 is small there), and where it does not stay in L2
-// until the next rows come. A tile that is narrower than a cached panel comes back to it more often and likes it packed
-// from fewer rows on, soonest where the rows of B share few sets of L1, in which the panel then never is. The bounds are
-// measured ones.
+// B is packed where the copy is won back by the rows of A that come to it: where its vectors would lie on two lines
+// each, which costs less where the processor does long vectors in halves (L1 is small there), and where it does not
+// stay in L2 until the next rows come. A tile that is narrower than a cached panel comes back to it more often and
+// likes it packed from fewer rows on, soonest where the rows of B share few sets of L1, in which the panel then never
+// is. The bounds are measured ones.
 template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
   if (g.b_transposed) return true;
   const bool narrow = kernels.panel < kPanel<T>;
@@ -118,9 +118,9 @@ template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>
 }
 
 // Longest block of k. Every tile reads a panel of B again. Where L1 has room for a panel beside a tile's rows of A,
-// the panel is cut to stay there. Where it has not, wide tiles, and narrow ones from a copy, are fed from L2, which keeps
-// up with them: then a shorter block only costs visits to C. Else a large B for few rows goes by blocks of few of its
-// own, which memory gives in long stretches; a column panel of all its rows would be a walk from page to page.
+// the panel is cut to stay there. Where it has not, wide tiles, and narrow ones from a copy, are fed from L2, which
+// keeps up with them: then a shorter block only costs visits to C. Else a large B for few rows goes by blocks of few
+// of its own, which memory gives in long stretches; a column panel of all its rows would be a walk from page to page.
 template <class T> index deepest(const kernels::Kernels<T>& kernels, const Gemm<T>& g, bool b_packed) {
   const bool narrow = kernels.panel < kPanel<T>;
   const index near = kPanelBytes / ((b_packed ? kernels.panel : kPanel<T>)*index(sizeof(T)));
@@ -160,7 +160,7 @@ void shallow(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
     for (index i = 0; i < g.m; i += kLow) {
       T* const c = g.c + i * g.ldc + j;
       kernels.gemm(smaller(g.m - i, kLow), n, g.k, g.a + i * g.ras, g.ras, g.kas, b, ldb,
-                   g.accumulate ? c : nullptr, g.ldc, c, g.ldc, kernels.tallest, g.ahead);
+                   g.accumulate ? c : nullptr, g.ldc, c, g.ldc, kernels.tallest, false, g.ahead);
     }
   }
 }
@@ -281,7 +281,7 @@ void multiply(const kernels::Kernels<T>& kernels, const Gemm<T>& g, const Cut<T>
       (g.b_transposed ? fetch_next_transposed<T> : fetch_next<T>)(g, cut, cols, depth, j);
     if (cut.fetches && j + width >= n) fetch_rows(g, cut, depth, rows.last);
     kernels.gemm(m, width, k, a, ras, kas, b, ldb, from ? from + j : nullptr, ldf, to + j, ldt, cut.low,
-                 cut.ahead);
+                 j + width < n, cut.ahead);
   }
 }
 
