@@ -122,6 +122,37 @@ print("free")
 
 
 @LINUX
+def test_ctrl_c_in_a_long_inference() -> None:
+    """Signals are looked for while it runs: two alarms in one call are two calls of the handler, not one."""
+    code = """
+import signal
+seen = []
+signal.signal(signal.SIGALRM, lambda *_: seen.append(1))
+net = gv.models.mlp(16, 1, hidden=(256, 256), seed=0)
+rows = 1 << 14
+while len(seen) < 2 and rows < 1 << 24:
+    rows *= 2
+    x = np.broadcast_to(np.ones(16, "f4"), (rows, 16))
+    seen.clear()
+    signal.setitimer(signal.ITIMER_REAL, 0.15, 0.15)
+    y = net(x)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+assert len(seen) >= 2, (rows, seen)
+assert y.shape == (rows, 1) and (y == net(x[:1])).all()
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.05)
+try:
+    net(x)
+except KeyboardInterrupt:
+    print(net(x[:1]) == y[0])
+"""
+    assert printed(IMPORTS + code) == "[[ True]]"
+
+
+@LINUX
 def test_a_fork_in_the_middle_of_a_step() -> None:
     """Half a step cannot be finished: the child says so instead of waiting for it."""
     code = """

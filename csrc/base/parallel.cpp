@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -82,6 +84,18 @@ int threads_that_can_be_made(int wanted) {
   return int(made.size()) + 1;
 }
 
+// GVCORE_NUM_THREADS, 0 if it is not set.
+int threads_of_environment() {
+  const char* const text = std::getenv("GVCORE_NUM_THREADS");
+  if (!text || !*text) return 0;
+  int threads = 0;
+  char more = 0;
+  if (std::sscanf(text, "%9d%c", &threads, &more) != 1 || threads < 1)
+    throw std::invalid_argument(
+        "[threads] expected GVCORE_NUM_THREADS to be a whole number of at least 1, got " + std::string(text));
+  return threads;
+}
+
 struct Setting {
   std::atomic<int> threads;
   std::atomic<const char*> reason;
@@ -107,8 +121,8 @@ Setting::Setting()
     threads = openmp_at_start;
     reason = "OMP_NUM_THREADS";
   }
-  if (const char* text = std::getenv("GVCORE_NUM_THREADS"); text && std::atoi(text) > 0) {
-    threads = threads_that_can_be_made(std::min(std::atoi(text), kMostThreads));
+  if (const int wanted = threads_of_environment(); wanted > 0) {
+    threads = threads_that_can_be_made(std::min(wanted, kMostThreads));
     reason = "GVCORE_NUM_THREADS";
   }
 #if !defined(_OPENMP)

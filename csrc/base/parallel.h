@@ -10,7 +10,8 @@
 namespace gv {
 
 // Threads that a region uses at most: set_num_threads, else GVCORE_NUM_THREADS, else
-// min(OMP_NUM_THREADS, affinity mask, cgroup quota).
+// min(OMP_NUM_THREADS, affinity mask, cgroup quota). The first call, when the module is imported, throws
+// std::invalid_argument where GVCORE_NUM_THREADS cannot be read.
 int num_threads();
 int set_num_threads(int n);  // n >= 1; returns what was set: n, or as many as the system can make
 const char* num_threads_reason();  // "set_num_threads", "GVCORE_NUM_THREADS", …

@@ -38,6 +38,7 @@ void register_config(py::module_& m) {
   m.attr("compiler") = "unknown";
 #endif
   gv::find_caches();
+  gv::num_threads();
   m.attr("caches") = py::make_tuple(gv::caches().first, gv::caches().second);
   m.def("available_isas", &gv::ops::available_isas);
   m.def("active_isa", [] { return std::string(gv::ops::active_table().name); });

@@ -20,6 +20,8 @@ namespace py = pybind11;
 namespace gv::plan {
 namespace {
 
+constexpr double kUninterrupted = 0.1;  // seconds of inference until Ctrl-C is looked for
+
 std::string shape_text(const py::array& a) { return py::str(a.attr("shape")); }
 
 // Contiguous, of the plan's dtype, writeable where asked: what the Python side has promised.
@@ -144,9 +146,12 @@ template <class T> class Plan {
       outputs.push_back(out.mutable_data());
       results.append(std::move(out));
     }
-    if (source.rows > 0) {
-      const bind::GilReleased released;
-      executor_->infer(source, outputs);
+    for (index done = 0; done < source.rows;) {
+      {
+        const bind::GilReleased released;
+        done = executor_->infer(source, outputs, done, kUninterrupted);
+      }
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
     }
     return results;
   }

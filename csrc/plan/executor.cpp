@@ -341,7 +341,10 @@ bool Executor<T>::clip(const kernels::Kernels<T>& k, const StepRequest& r, StepR
   return true;
 }
 
-template <class T> void Executor<T>::infer(const BatchSource<T>& source, const std::vector<T*>& outputs) {
+template <class T>
+index Executor<T>::infer(const BatchSource<T>& source, const std::vector<T*>& outputs, index first,
+                         double seconds) {
+  const auto begin = Clock::now();
   index per_sample = 1;
   for (const Tensor& t : program_.tensors)
     if (t.storage == &t - program_.tensors.data()) per_sample = std::max(per_sample, t.per_sample);
@@ -352,7 +355,7 @@ template <class T> void Executor<T>::infer(const BatchSource<T>& source, const s
   std::vector<index> sizes;
   for (NodeId id : graph_.outputs()) sizes.push_back(graph_.node(id).shape.elements());
   BatchSource<T> part = source;
-  for (index first = 0; first < source.rows; first += chunk) {
+  do {
     part.rows = std::min(chunk, source.rows - first);
     for (std::size_t i = 0; i < part.inputs.size(); ++i) part.inputs[i].first = source.inputs[i].row(first);
     const Context<T> context{&ops::active_table().of<T>(), part.rows, 0, 0, nullptr, &part};
@@ -364,7 +367,9 @@ template <class T> void Executor<T>::infer(const BatchSource<T>& source, const s
     if (compared) team_.took(seconds_since(start));
     for (std::size_t i = 0; i < outputs.size(); ++i)
       std::copy_n(output(index(i)), part.rows * sizes[i], outputs[i] + first * sizes[i]);
-  }
+    first += part.rows;
+  } while (first < source.rows && seconds_since(begin) < seconds);
+  return first;
 }
 
 template class Executor<float>;

@@ -60,8 +60,9 @@ template <class T> class Executor {
   void reserve(index batch);
 
   StepResult run(const BatchSource<T>& source, const StepRequest& request);
-  // Forward over all rows in chunks; outputs[i] is (rows, elements of output i).
-  void infer(const BatchSource<T>& source, const std::vector<T*>& outputs);
+  // Forward over the rows from `first` on, in chunks, until all are done or `seconds` have passed; outputs[i] is (rows,
+  // elements of output i). Returns how many rows of all are done.
+  index infer(const BatchSource<T>& source, const std::vector<T*>& outputs, index first, double seconds);
 
   const Graph& graph() const { return graph_; }
   const T* output(index i = 0) const { return address<T>(program_.outputs[std::size_t(i)]); }

@@ -37,7 +37,8 @@ def get_num_threads() -> int:
     """Return how many threads a call uses at most.
 
     By default the least of ``OMP_NUM_THREADS``, the processors this process may run on and the CPU quota of
-    its control group; ``GVCORE_NUM_THREADS``, `set_num_threads` and threadpoolctl change it.
+    its control group; ``GVCORE_NUM_THREADS``, `set_num_threads` and threadpoolctl change it. A
+    ``GVCORE_NUM_THREADS`` that is not a whole number of at least 1 is an ImportError.
     """
     return int(_core.num_threads())
 
