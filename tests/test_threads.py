@@ -123,12 +123,17 @@ def test_gvcore_num_threads_that_is_empty_says_nothing() -> None:
     assert not printed(TELL, GVCORE_NUM_THREADS="").endswith("GVCORE_NUM_THREADS")
 
 
-def test_gvcore_num_threads_of_more_than_can_be_made() -> None:
+@pytest.mark.parametrize("text", ["1000000", "99999999999999999999"])
+def test_gvcore_num_threads_of_more_than_can_be_made(text: str) -> None:
     code = TELL + "\nassert _core.team_size(gv.get_num_threads()) <= 4096"
-    assert 1 <= int(printed(code, GVCORE_NUM_THREADS="1000000").split("|")[0]) <= 4096
+    assert 1 <= int(printed(code, GVCORE_NUM_THREADS=text).split("|")[0]) <= 4096
 
 
-@pytest.mark.parametrize("text", ["0", "-3", "many", "2.5", "2x", " ", "99999999999999999999"])
+def test_gvcore_num_threads_with_blanks() -> None:
+    assert printed(TELL, GVCORE_NUM_THREADS=" 2 ") == "2|GVCORE_NUM_THREADS"
+
+
+@pytest.mark.parametrize("text", ["0", "-3", "many", "2.5", "2x", " ", "2 3"])
 def test_gvcore_num_threads_that_cannot_be_read(text: str) -> None:
     result = run("import gvcore", GVCORE_NUM_THREADS=text)
     assert result.returncode == 1

@@ -2,6 +2,7 @@
 #include "parallel.h"
 
 #include <algorithm>
+#include <cctype>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -84,16 +85,17 @@ int threads_that_can_be_made(int wanted) {
   return int(made.size()) + 1;
 }
 
-// GVCORE_NUM_THREADS, 0 if it is not set.
+// GVCORE_NUM_THREADS, at most kMostThreads; 0 if it is not set.
 int threads_of_environment() {
   const char* const text = std::getenv("GVCORE_NUM_THREADS");
   if (!text || !*text) return 0;
-  int threads = 0;
-  char more = 0;
-  if (std::sscanf(text, "%9d%c", &threads, &more) != 1 || threads < 1)
+  char* end = nullptr;
+  const long threads = std::strtol(text, &end, 10);
+  while (std::isspace(static_cast<unsigned char>(*end))) ++end;
+  if (threads < 1 || *end)
     throw std::invalid_argument(
         "[threads] expected GVCORE_NUM_THREADS to be a whole number of at least 1, got " + std::string(text));
-  return threads;
+  return int(std::min<long>(threads, kMostThreads));
 }
 
 struct Setting {
@@ -122,7 +124,7 @@ Setting::Setting()
     reason = "OMP_NUM_THREADS";
   }
   if (const int wanted = threads_of_environment(); wanted > 0) {
-    threads = threads_that_can_be_made(std::min(wanted, kMostThreads));
+    threads = threads_that_can_be_made(wanted);
     reason = "GVCORE_NUM_THREADS";
   }
 #if !defined(_OPENMP)

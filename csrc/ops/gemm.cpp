@@ -52,7 +52,7 @@ template <class T> Gemm<T> part(const Gemm<T>& g, Range rows, Range cols) {
 }
 
 // What a product costs, about, in FMAs of a cache line: a vector is never done in part, but where there are shorter ones
-// half of it takes three quarters of the time, and every element of a transposed B is moved.
+// just half of it takes three quarters of the time, and every element of a transposed B is moved.
 template <class T>
 index cost(const kernels::Kernels<T>& kernels, index m, index n, index k, bool b_transposed) {
   const bool half = kernels.halves && n % kLine<T> == kLine<T> / 2 && n > kDotRows;

@@ -16,7 +16,7 @@ template <class T> constexpr index kLine =
     kernels::kLineBytes / index(sizeof(T));  // elements of a cache line
 // Columns of the widest panel of B. That of every instruction set divides it.
 template <class T> constexpr index kPanel = 128 / index(sizeof(T));
-// Longest block of k, but of a packed B where L1 is small.
+// Longest block of k, but where L1 is small.
 template <class T> constexpr index kDepth = 2048 / index(sizeof(T));
 constexpr index kPanelBytes = 32 << 10;  // of a panel of B that stays in an L1
 constexpr index kRoomy = 48 << 10;  // of so many bytes
@@ -26,11 +26,11 @@ constexpr index kTall = 14;  // rows of the tallest tile
 template <class T> constexpr index kRows = 560 / index(sizeof(T));
 constexpr index kBlocksInL2 = 6;
 constexpr index kShallow = 32, kLow = 12;  // a product of so small k goes by so few rows
-constexpr index kFewRows = 48;  // so few rows do not win back a copy of B
+constexpr index kFewRows = 48;  // so few rows do not win back a copy of B, but for a narrow tile
 // Most panels in a block of C, of which A is packed once. A block of more than few rows that is carried has fewer:
 // it stays in L2.
 constexpr index kPanels = 64, kCarriedPanels = 32;
-constexpr index kLong = 1024;  // so much of k between two visits to C, for all of which B is packed
+constexpr index kLong = 1024;  // so much of k between two visits to C, in one block where L1 is small
 constexpr index kStream = 128 << 10;  // bytes of a block of B that passes row by row
 constexpr index kNear = 128 << 10;  // bytes of a B that lies in L2 when the step of a plan comes to it
 constexpr index kFar = 4 << 20;  // of one that comes from memory in any case
@@ -74,9 +74,8 @@ template <class T> bool crowded(const Gemm<T>& g) {
 }
 inline bool small_first() { return caches().first < kRoomy; }
 
-template <class T> index tile_rows(const kernels::Kernels<T>& kernels, const Gemm<T>& g, bool a_packed) {
-  const index ways = larger(1, caches().first / kSet);
-  return crowded(g) && !a_packed && small_first() ? smaller(ways, kernels.tallest) : kernels.tallest;
+template <class T> index most_tile_rows(const Gemm<T>& g, bool a_packed) {
+  return crowded(g) && !a_packed && small_first() ? larger(1, caches().first / kSet) : kRows<T>;
 }
 
 // A is packed row by row where that pays. In an L1 in which a panel of B is to stay: where its rows share the sets,
@@ -106,8 +105,8 @@ template <class T> bool pack_b(const kernels::Kernels<T>& kernels, const Gemm<T>
   if (g.b_transposed) return true;
   const bool narrow = kernels.panel < kPanel<T>;
   const index row = g.ldb * index(sizeof(T)), bytes = g.n * g.k * index(sizeof(T)), second = caches().second;
-  if (narrow && row % 512 == 0 && row >= 1024 && g.m > (row % kSet == 0 ? 12 : row > 1024 ? 20 : 40))
-    return true;
+  if (narrow && row % kSet == 0 && g.m > 12) return true;
+  if (narrow && row % 512 == 0 && row >= 1024 && g.k > kShallow && g.m > (row > 1024 ? 20 : 40)) return true;
   if (g.m <= kFewRows) return false;
   if (!narrow && small_first())
     return g.k > kShallow && g.m > (bytes > second ? 96 : bytes > second / 2 ? 256 : 512);
@@ -160,7 +159,7 @@ void shallow(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
     for (index i = 0; i < g.m; i += kLow) {
       T* const c = g.c + i * g.ldc + j;
       kernels.gemm(smaller(g.m - i, kLow), n, g.k, g.a + i * g.ras, g.ras, g.kas, b, ldb,
-                   g.accumulate ? c : nullptr, g.ldc, c, g.ldc, kernels.tallest, false, g.ahead);
+                   g.accumulate ? c : nullptr, g.ldc, c, g.ldc, kLow, false, g.ahead);
     }
   }
 }
@@ -180,7 +179,7 @@ template <class T> struct Cut {
 template <class T> Cut<T> cut_of(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   Cut<T> cut;
   cut.a_packed = pack_a(kernels, g), cut.b_packed = pack_b(kernels, g), cut.linked = linked(g);
-  cut.low = tile_rows(kernels, g, cut.a_packed);
+  cut.low = most_tile_rows(g, cut.a_packed);
   cut.ahead = g.ahead;
   cut.fetches = g.n * g.k * index(sizeof(T)) > (g.ahead || cut.b_packed ? kNear : kFar);
   cut.panel = cut.b_packed ? kernels.panel : kPanel<T>;

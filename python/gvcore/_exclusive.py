@@ -42,7 +42,7 @@ class Exclusive:
         self._lock = threading.RLock()
         self._thread: int | None = None
         self._forks = _forks
-        self._refusal = f"[{owner}] expected {within} not to call the {owner} that it is a part of"
+        self._refusal = f"[{owner}] expected {within} and signal handlers not to call the {owner} that runs"
 
     def run(self, work: Callable[[], _Result]) -> _Result:
         """Return ``work()``; other threads wait meanwhile, and a call from within it is refused."""

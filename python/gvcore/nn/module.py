@@ -106,7 +106,8 @@ class Module:
         ----------
         *inputs : array_like of shape (batch, ...)
             float16/32/64, integer or bool, or `gvcore.scaled`; converted to the dtype of the net row by row.
-            Large batches run in chunks.
+            Large batches run in chunks; about ten times a second signals are handled between them. A handler
+            that changes the net changes the rows that are still to come.
 
         Returns
         -------
