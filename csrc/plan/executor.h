@@ -60,8 +60,8 @@ template <class T> class Executor {
   void reserve(index batch);
 
   StepResult run(const BatchSource<T>& source, const StepRequest& request);
-  // Forward over the rows from `first` on, in chunks, until all are done or `seconds` have passed; outputs[i] is (rows,
-  // elements of output i). Returns how many rows of all are done.
+  // Forward over the rows from `first` on, of which there is one at least, in chunks, until all are done or `seconds` have
+  // passed; outputs[i] is (rows, elements of output i). Returns how many rows of all are done.
   index infer(const BatchSource<T>& source, const std::vector<T*>& outputs, index first, double seconds);
 
   const Graph& graph() const { return graph_; }
