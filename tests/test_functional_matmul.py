@@ -106,7 +106,8 @@ BLOCKS = [
 # a time), a result that is found transposed while its short side is at most 32 doubles or 64 floats, pieces
 # of 512, and a B of a megabyte that passes by blocks of 32 rows or more, one of four that is asked for
 # early. Rows that are a multiple of 2 KiB apart drive each other out of a cache. Up to 3 rows walk along
-# those of a B of 16 KB, 256 KB, 1 MB, 16 KB of the result at a time.
+# those of a B of 16 KB, 256 KB, 1 MB, 16 KB of the result at a time, on whole
+# lines where all rows of B lie alike.
 NARROW = [
     (1, 1, 15),
     (1, 31, 16),
@@ -137,6 +138,8 @@ NARROW = [
     (2, 300, 230),
     (3, 1400, 190),
     (1100, 1, 77),
+    (1, 4112, 9),
+    (3, 1376, 193),
 ]
 
 

@@ -32,15 +32,6 @@ template <class T> bool streams(const Gemm<T>& g) {
          g.n * g.k * index(sizeof(T)) >= kLeast[g.m];
 }
 
-// So many columns at a time that those of C stay in L1.
-template <class T> void by_axpys(const kernels::Kernels<T>& kernels, const Gemm<T>& g) {
-  constexpr index kColumns = (16 << 10) / index(sizeof(T));
-  const index width = whole(kColumns / g.m, kLine<T>);
-  for (index j = 0; j < g.n; j += width)
-    kernels.axpys(g.m, smaller(g.n - j, width), g.k, g.a, g.ras, g.kas, g.b + j, g.ldb, g.c + j, g.ldc,
-                  g.accumulate);
-}
-
 template <class T> Gemm<T> part(const Gemm<T>& g, Range rows, Range cols) {
   Gemm<T> p = g;
   p.m = rows.size();
@@ -74,7 +65,7 @@ template <class T> Gemm<T> swap(const Gemm<T>& g, T* ct, index ldct) {
 template <class T>
 void direct(const kernels::Kernels<T>& kernels, const Gemm<T>& g, T* scratch) {
   if (g.b_transposed && g.m <= kDotRows && !linked(g)) by_dots(kernels, g, scratch);
-  else if (streams(g)) by_axpys(kernels, g);
+  else if (streams(g)) kernels.axpys(g.m, g.n, g.k, g.a, g.ras, g.kas, g.b, g.ldb, g.c, g.ldc, g.accumulate);
   else blocked(kernels, g, scratch);
 }
 
