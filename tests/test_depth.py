@@ -155,6 +155,46 @@ def test_memory_of_inference_does_not_grow(build: Any) -> None:
     assert (sizes[2] - sizes[1]) / 100 < 0.1 * activation
 
 
+class Positions(nn.Module):
+    """One layer for any number of positions."""
+
+    def __init__(self) -> None:
+        self.layer = nn.Linear(8, 8, seed=0)
+
+    def forward(self, x: Any) -> Any:
+        return self.layer(x)
+
+
+def test_plans_of_shapes_that_never_end_are_dropped() -> None:
+    """The last 64 stay, and one that is made again gives the same bits."""
+    net, rng = Positions(), np.random.default_rng(0)
+    inputs = [rng.normal(size=(2, n, 8)).astype(np.float32) for n in range(1, 101)]
+    expected = [net(x) for x in inputs]
+    kept = net._inference._plans
+    assert list(kept) == [((n, 8),) for n in range(37, 101)]
+    net(inputs[36])  # the oldest is now the newest
+    np.testing.assert_array_equal(net(inputs[0]), expected[0])
+    assert ((37, 8),) in kept and ((38, 8),) not in kept
+    step = gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.1, momentum=0.9))
+    for x in inputs[:70]:
+        step(x, x)
+    assert len(step._plans._plans) == 64 and step.updates == 70
+
+
+def test_few_plans_stay_where_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    net = Positions()
+    net(np.ones((20, 1, 8)))
+    kept = net._inference._plans
+    monkeypatch.setattr(type(kept), "BYTES", 8 * 20 * 100 * 8 * 4)  # those of eight large plans
+    for n in range(1, 20):
+        net(np.ones((20, n, 8)))
+    assert len(kept) == 19
+    for n in range(100, 130):
+        net(np.ones((20, n, 8)))
+    assert list(kept) == [((n, 8),) for n in range(122, 130)]
+    assert sum(plan.core.arena_bytes for plan in kept.values()) > kept.BYTES
+
+
 class Loop(nn.Module):
     """A forward of its own: long chains of arithmetic between few layers, one value used all along."""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from gvcore.nn.trace import Trace
 if TYPE_CHECKING:
     from gvcore.nn.module import Inventory, Module
 
-__all__ = ["Inference", "Plan", "Recorded", "as_input", "plan_class"]
+__all__ = ["Inference", "KeptPlans", "Plan", "Recorded", "as_input", "plan_class"]
 
 
 def plan_class(dtype: np.dtype[Any]) -> Any:
@@ -110,12 +111,35 @@ class Plan:
         return self.core
 
 
+class KeptPlans(OrderedDict[Hashable, Plan]):
+    """Plans by what they depend on. Where shapes never end, those used longest ago make room for new ones."""
+
+    MOST = 64
+    FEW, BYTES = 8, 1 << 28  # so many may hold more memory than that together
+
+    def find(self, key: Hashable) -> Plan | None:
+        """Return the plan of `key`, now the last one used, or None."""
+        plan = self.get(key)
+        if plan is not None:
+            self.move_to_end(key)
+        return plan
+
+    def keep(self, key: Hashable, plan: Plan) -> Plan:
+        """Add a plan and return it."""
+        self[key] = plan
+        held = sum(kept.core.arena_bytes for kept in self.values())
+        while len(self) > self.MOST or (len(self) > self.FEW and held > self.BYTES):
+            _, oldest = self.popitem(last=False)
+            held -= oldest.core.arena_bytes
+        return plan
+
+
 class Inference:
     """The plans of one net for inference; calls from several threads wait for each other."""
 
     def __init__(self, net: Module) -> None:
         self._net = net
-        self._plans: dict[tuple[tuple[int, ...], ...], Plan] = {}
+        self._plans = KeptPlans()
         self._parts: Inventory | None = None
         self._epoch = -1
         self._exclusive = Exclusive("net", "forward")
@@ -138,9 +162,9 @@ class Inference:
         if any(len(a) != len(arrays[0]) for a in arrays):
             raise ValueError(f"[net] expected inputs of one length, got {[a.shape for a in arrays]}")
         shapes = tuple(a.shape[1:] for a in arrays)
-        plan = self._plans.get(shapes)
+        plan = self._plans.find(shapes)
         if plan is None:
             options = {"training": False, "gradients": False, "update_inside": False, "fuse": True}
-            plan = self._plans[shapes] = Plan(Recorded(self._net, shapes, parts=self._parts), options)
+            plan = self._plans.keep(shapes, Plan(Recorded(self._net, shapes, parts=self._parts), options))
         results = plan.bind().infer(arrays)
         return tuple(results) if plan.recorded.outputs else results[0]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcore._settings import returned
-from gvcore.nn.inference import Plan, Recorded
+from gvcore.nn.inference import KeptPlans, Plan, Recorded
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Inventory, Module
 from gvcore.nn.parameter import structure_epoch
@@ -89,7 +89,7 @@ class Plans:
 
     def __init__(self, net: Module, loss: Any, optimizer: Optimizer | None) -> None:
         self.net, self.loss, self.optimizer = net, loss, optimizer
-        self._plans: dict[Any, Plan] = {}
+        self._plans = KeptPlans()
         self._epoch = structure_epoch()
         self._keep(net.inventory())
 
@@ -117,9 +117,9 @@ class Plans:
     def get(self, batch: Batch, *, training: bool, stored: bool, every: int | None = None) -> Plan:
         """Return the plan for a batch of these shapes; `every` is `checkpoint_every`."""
         key = (batch.shapes, batch.labels, training, stored, every, self.trained, self.fused)
-        plan = self._plans.get(key)
+        plan = self._plans.find(key)
         if plan is None:
-            plan = self._plans[key] = self._make(batch, training, stored, every)
+            plan = self._plans.keep(key, self._make(batch, training, stored, every))
             if self._epoch != structure_epoch():  # forward ran, and has set attributes
                 self._epoch = structure_epoch()
                 self._keep(self.net.inventory())
