@@ -38,7 +38,8 @@ void register_config(py::module_& m) {
   m.attr("compiler") = "unknown";
 #endif
   gv::find_caches();
-  gv::num_threads();
+  gv::num_threads();  // both read the environment: what cannot be read is an ImportError
+  gv::ops::active_table();
   m.attr("caches") = py::make_tuple(gv::caches().first, gv::caches().second);
   m.def("available_isas", &gv::ops::available_isas);
   m.def("active_isa", [] { return std::string(gv::ops::active_table().name); });

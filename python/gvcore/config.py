@@ -94,6 +94,9 @@ def threads(n: int) -> Iterator[None]:
 def isa(name: str) -> Iterator[None]:
     """Use the kernels of one instruction set inside a ``with`` block; no result depends on it.
 
+    Without it the best one is used, or that of the environment variable ``GVCORE_ISA``, where another name
+    than those of `available_isas` is an ImportError.
+
     The choice is that of the process: calls in other threads use these kernels as well while the block runs,
     and the block puts back what it found.
 
