@@ -274,10 +274,20 @@ def test_a_picture_needs_a_step(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "expected a suite compare or step for a picture, got gemm" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("argument", ["--json", "--picture"])
+def test_a_file_without_a_folder_is_refused_before_anything_is_timed(
+    argument: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(program, "describe", lambda: pytest.fail("measured what cannot be written"))
+    path = tmp_path / "none" / "file"
+    assert cli.main(["bench", argument, str(path)]) == 1
+    assert f"[bench] expected {argument} in a folder that exists, got {path}" in capsys.readouterr().err
+
+
 def test_without_matplotlib_the_extra_is_named_before_anything_is_timed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(program, "describe", lambda: pytest.fail("measured without a way to draw"))
     assert cli.main(["bench", "--picture", "step.png"]) == 1
     assert 'pip install "gvcore[plot]"' in capsys.readouterr().err

@@ -78,12 +78,21 @@ def test_demo_draws_a_picture(tmp_path: Path) -> None:
 def test_without_matplotlib_the_demo_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(demo, "run", lambda settings, write: {})
     assert main(["demo"]) == 0
     assert 'pip install "gvcore[plot]"' in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_without_a_place_for_its_picture_trains_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(demo, "run", lambda *_, **__: pytest.fail("trained for a picture that has no place"))
+    path = tmp_path / "none" / "flow.png"
+    assert main(["demo", "--plot", str(path)]) == 1
+    assert f"[demo] expected --plot in a folder that exists, got {path}" in capsys.readouterr().err
 
 
 def test_demo_shows_a_run_that_diverges(capsys: pytest.CaptureFixture[str]) -> None:

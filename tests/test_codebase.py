@@ -31,7 +31,7 @@ CSRC_ROOMS = ["base", "kernels", "ops", "plan", "bind"]
 # The same for Python; rooms of one row may use one another, but not in a circle.
 PYTHON_ROOMS = [
     {"_core"},
-    {"seeding", "_settings", "_exclusive", "config", "datasets"},
+    {"seeding", "_settings", "_exclusive", "_files", "config", "datasets"},
     {"functional"},
     {"nn", "optim", "schedules", "data", "metrics"},
     {"diagnostics", "checkpoint"},

@@ -133,6 +133,10 @@ def test_plot(tmp_path):
         ax = found.plot()
         assert ax.get_xscale() == "log" and ax.get_xlabel() == "learning rate" and ax.get_ylabel() == "loss"
         ax.figure.savefig(tmp_path / "rates.png")
+    from matplotlib import pyplot
+
+    assert len(pyplot.get_fignums()) == 2
+    pyplot.close("all")
 
 
 def test_bad_input():

@@ -400,8 +400,9 @@ def test_scaled_is_an_array_of_rows() -> None:
     for rows in (slice(3, 9), np.array([7, 1, 1]), PIXELS[:, 0] > 99, 4, (slice(None), 2)):
         assert_bits(np.asarray(x[rows]), np.asarray(x)[rows])
     assert np.shares_memory(x[3:9].array, PIXELS)
-    with pytest.raises(ValueError, match="copy"):
-        np.asarray(x, copy=False)
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        with pytest.raises(ValueError, match="copy"):
+            np.asarray(x, copy=False)
     assert repr(gv.scaled(PIXELS, 2)) == "scaled(uint8 of shape (151, 37), 2.0, 0.0)"
     for other in (copy.deepcopy(x), pickle.loads(pickle.dumps(x))):
         assert_bits(np.asarray(other), np.asarray(x))

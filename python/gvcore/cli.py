@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import gvcore as gv
 from gvcore import demo
+from gvcore._files import check_folder
 from gvcore.bench import program
 
 __all__ = ["main"]
@@ -79,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(options: argparse.Namespace) -> int:
+    if options.plot:
+        check_folder("demo", "--plot", options.plot)
     settings = demo.Settings(
         depth=options.depth, width=options.width, epochs=options.epochs, lr=options.lr, seed=options.seed
     )

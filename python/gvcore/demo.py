@@ -6,7 +6,6 @@ the accuracy at the end, and what the decay of the learning rate adds. It hides 
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import re
 import time
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 import gvcore as gv
 from gvcore import nn
+from gvcore._files import check_matplotlib
 
 __all__ = ["REMEDIES", "Outcome", "Settings", "build", "gradient_norms", "plot_gradients", "run"]
 
@@ -173,8 +173,7 @@ def plot_gradients(norms: dict[str, NDArray[np.float64]], path: str) -> None:
     ImportError
         Without matplotlib, naming the extra that brings it.
     """
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError('a picture needs matplotlib: pip install "gvcore[plot]"')
+    check_matplotlib("demo")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")

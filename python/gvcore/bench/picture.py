@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gvcore._files import check_matplotlib
 from gvcore.bench.harness import Options
 from gvcore.bench.report import OURS, Result
 
-__all__ = ["bars", "check_picture", "draw"]
+__all__ = ["bars", "draw"]
 
 COLORS = {
     "numpy": "#4d77a8",
@@ -26,12 +26,6 @@ LABELS = {
     "torch.compile": "torch.compile",
     "jax": "JAX",
 }
-
-
-def check_picture() -> None:
-    """Raise an ImportError that names the extra, if there is no matplotlib."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ImportError('a picture needs matplotlib: pip install "gvcore[plot]"')
 
 
 def bars(
@@ -65,7 +59,7 @@ def draw(results: Sequence[Result], path: str | Path, options: Options, caption:
     ValueError
         If no training step was timed.
     """
-    check_picture()
+    check_matplotlib("bench")
     from matplotlib.figure import Figure
 
     labels, heights, shares = bars(results, options)

@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 
+from gvcore._files import check_folder, check_matplotlib
 from gvcore.bench.harness import Effort, Options
 from gvcore.bench.machine import describe, load
-from gvcore.bench.picture import check_picture, draw
+from gvcore.bench.picture import draw
 from gvcore.bench.remote import PEERS
 from gvcore.bench.report import Result, Run, busy, machine_line, notes, table, verdict
 
@@ -69,8 +70,11 @@ def run_suites(
     write: Callable[[str], object] = print,
 ) -> Run:
     """Run suites by name, write their tables as text, and the files that were asked for."""
+    for argument, path in (("--json", json), ("--picture", picture)):  # before minutes of measuring
+        if path:
+            check_folder("bench", argument, path)
     if picture:
-        check_picture()  # before minutes of measuring
+        check_matplotlib("bench")
         if not {"compare", "step"} & set(suites):
             raise ValueError(
                 f"[bench] expected a suite compare or step for a picture, got {', '.join(suites)}"

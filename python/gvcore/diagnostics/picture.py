@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gvcore._files import pyplot
 from gvcore.diagnostics.flow import BlockFlow
 
 __all__ = ["Axes", "draw_flow", "draw_rates", "new_axes"]
@@ -22,7 +23,7 @@ _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#777777"
 
 
 def new_axes(op: str, ax: Axes | None) -> Axes:
-    """Return `ax`, or the axes of a new figure that belongs to no window.
+    """Return `ax`, or the axes of a new figure of ``matplotlib.pyplot``.
 
     Raises
     ------
@@ -31,13 +32,7 @@ def new_axes(op: str, ax: Axes | None) -> Axes:
     """
     if ax is not None:
         return ax
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            f'[{op}] expected matplotlib for a picture, got none; pip install "gvcore[plot]"', name=error.name
-        ) from error
-    return Figure(figsize=(8, 4.5), dpi=150, layout="constrained").add_subplot()
+    return pyplot(op).subplots(figsize=(8, 4.5), layout="constrained")[1]
 
 
 def draw_flow(blocks: Sequence[BlockFlow], title: str, starts_at: str | None, ax: Axes | None) -> Axes:

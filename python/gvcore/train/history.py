@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from gvcore._files import pyplot
+
 __all__ = ["History"]
 
 _SHOWN = 20  # rows of a table
@@ -199,14 +201,12 @@ def _plain(value: Any) -> Any:
 
 
 def _new_axes(count: int) -> list[Any]:
-    try:
-        from matplotlib import pyplot
-    except ImportError as error:
-        raise ImportError('[History.plot] a picture needs matplotlib: pip install "gvcore[plot]"') from error
     columns = min(count, 3)
     rows = -(-count // columns)
     size = (max(6.4, 4.6 * columns), 3.8 * rows)
-    figure, grid = pyplot.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    figure, grid = pyplot("History.plot").subplots(
+        rows, columns, figsize=size, layout="constrained", squeeze=False
+    )
     axes = list(grid.flat)
     for unused in axes[count:]:
         figure.delaxes(unused)
