@@ -334,6 +334,28 @@ def test_values_whose_squares_overflow(isa, columns, scale):
     np.testing.assert_array_equal(y[:, others], F.batch_norm(small)[0][:, others])
 
 
+@pytest.mark.parametrize("columns", [3, 40, 300])
+@pytest.mark.parametrize("scale, by", [(1e14, 1e-15), (1e17, 1e-8), (1e22, 1), (1e25, 1), (1e35, 1)])
+def test_gradients_of_large_values(isa, columns, scale, by):
+    """Neither rstd squared nor rstd times the gradient need be a float for dx to be right."""
+    x = normal(300, columns, dtype=np.float32) * np.float32(scale)
+    dy = normal(300, columns, dtype=np.float32, seed=1) * np.float32(by)
+    gamma = normal(columns, dtype=np.float32, seed=2)
+    _, mean, rstd = F.batch_norm(x)
+    found = F.batch_norm_backward(dy, x, mean, rstd, gamma)
+    wanted = o.batch_norm_backward(o.wide(dy), o.wide(x), o.wide(gamma))
+    for got, exact in zip(found, wanted, strict=True):
+        assert np.abs(got - exact).max() < 2e-6 * np.abs(exact).max()
+
+
+def test_gradients_of_tiny_values(isa):
+    x, dy = normal(300, 5, dtype=np.float32) * np.float32(1e-17), normal(300, 5, dtype=np.float32, seed=1)
+    _, mean, rstd = F.batch_norm(x, eps=0)
+    found = F.batch_norm_backward(dy, x, mean, rstd)[0]
+    wanted = o.batch_norm_backward(o.wide(dy), o.wide(x), eps=0)[0]
+    assert np.abs(found - wanted).max() < 2e-6 * np.abs(wanted).max()
+
+
 def test_values_that_are_not_finite_stay_in_their_columns(isa):
     x = normal(200, 9, dtype=np.float32)
     clean = F.batch_norm(x)[0]

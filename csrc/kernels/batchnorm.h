@@ -411,7 +411,8 @@ void bn_backward_sums_and_shift(index rows, index cols, const T* dy, index lddy,
 }
 
 // With s = mean - m and x̂ = (x - m - s)*rstd,
-// dx = gamma*rstd*(g - Σg/n - x̂*Σ(g*x̂)/n) = c1*g + c2*(x - m) + c3.
+// dx = gamma*rstd*(g - Σg/n - x̂*Σ(g*x̂)/n) = c1*(g + c2*(x - m) + c3).
+// With c1 multiplied out c2 would have the square of rstd, which is below the range of floats long before dx is.
 template <class T>
 void bn_backward_coefficients(index cols, index count, const double* sum_dy, const double* sum_dyx,
                               const T* shift, const T* rstd, const T* gamma, T* dgamma, T* dbeta, T* c1,
@@ -422,12 +423,12 @@ void bn_backward_coefficients(index cols, index count, const double* sum_dy, con
     const vec<double> sum = load_wide(sum_dy + j, n);
     const vec<double> slope = r * fma(-s, sum, load_wide(sum_dyx + j, n));
     const vec<double> scale = gamma ? load_wide(gamma + j, n) * r : r;
-    const vec<double> linear = -(scale * r) * (slope * inverse);
+    const vec<double> linear = -r * (slope * inverse);
     store_wide(dgamma + j, slope, n);
     store_wide(dbeta + j, sum, n);
     store_wide(c1 + j, scale, n);
     store_wide(c2 + j, linear, n);
-    store_wide(c3 + j, -fma(scale, sum * inverse, linear * s), n);
+    store_wide(c3 + j, -fma(linear, s, sum * inverse), n);
   });
 }
 
@@ -451,7 +452,7 @@ inline void bn_backward_apply_as(index rows, index cols, const T* dy, index lddy
         const vec<T> d = group.read(x + r * ldx, v) - mv[v];
         vec<T> g = group.read(dy + r * lddy, v);
         if constexpr (Relu) g = where_positive(fma(d, av[v], cv[v]), g);
-        group.write(dx + r * lddx, v, fma(c1v[v], g, fma(c2v[v], d, c3v[v])));
+        group.write(dx + r * lddx, v, c1v[v] * (g + fma(c2v[v], d, c3v[v])));
       }
     }
   });

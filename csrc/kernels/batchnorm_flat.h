@@ -47,7 +47,7 @@ void bn_backward_apply_flat(index n, index first, index cols, const T* dy, const
                             const T* c1, const T* c2, const T* c3, bool past, T* dx) noexcept {
   for_flat<T>(n, first, cols, past, dx, [=](index i, index j, auto k) {
     const vec<T> d = load_n(x + i, k) - load(m + j);
-    return fma(load(c1 + j), load_n(dy + i, k), fma(load(c2 + j), d, load(c3 + j)));
+    return load(c1 + j) * (load_n(dy + i, k) + fma(load(c2 + j), d, load(c3 + j)));
   });
 }
 

@@ -125,11 +125,11 @@ template <class T> struct Kernels {
                                      const T* m, const T* next_dy, const T* next_x, double* sum_dy,
                                      double* sum_dyx, double* sum_x);
   // From the sums over count rows: dgamma = rstd*(sum_dyx - shift*sum_dy), dbeta = sum_dy, and
-  // c1, c2, c3 with dx = c1*g + c2*(x - m) + c3 (Ioffe & Szegedy 2015, section 3, rearranged).
+  // c1, c2, c3 with dx = c1*(g + c2*(x - m) + c3) (Ioffe & Szegedy 2015, section 3, rearranged).
   void (*bn_backward_coefficients)(index cols, index count, const double* sum_dy, const double* sum_dyx,
                                    const T* shift, const T* rstd, const T* gamma, T* dgamma, T* dbeta, T* c1,
                                    T* c2, T* c3);
-  // dx = fma(c1, g, fma(c2, x - m, c3)), g as in bn_backward_sums. dx may be dy or x.
+  // dx = c1*(g + fma(c2, x - m, c3)), g as in bn_backward_sums. dx may be dy or x.
   void (*bn_backward_apply)(index rows, index cols, const T* dy, index lddy, const T* x, index ldx,
                             const T* m, const T* a, const T* c, bool relu, const T* c1, const T* c2,
                             const T* c3, T* dx, index lddx);

@@ -172,7 +172,7 @@ template <class T> class BatchNormGradientCoefficients final : public Instructio
   Ref<double> blocks_, moments_;
 };
 
-// dx = c1 g + c2 (x - m) + c3.
+// dx = c1 (g + c2 (x - m) + c3).
 template <class T> class BatchNormGradientApply final : public PanelStep<T> {
  public:
   BatchNormGradientApply(index multiplicity, index columns, bool relu, TensorId dy, TensorId x,
