@@ -55,10 +55,13 @@ template <class T> class BatchNorm final : public PanelStep<T> {
     const Statistics<T> s(statistics_.get(), this->columns);
     const index ld = this->columns;
     if (!running_mean_) {
-      const ops::BatchNormForward<T> args{
-          rows.size(),     ld,  x_.get(), ld, gamma_.get(),   beta_.get(),         eps_, relu_,
-          residual_.get(), ld,  y_.get(), ld, moments_.get(), moments_.get() + ld, s.m,  s.shift,
-          s.rstd,          s.a, s.c};
+      ops::BatchNormForward<T> args{};
+      args.rows = rows.size(), args.cols = ld;
+      args.x = x_.get(), args.residual = residual_.get(), args.y = y_.get();
+      args.ldx = args.ldr = args.ldy = ld;
+      args.gamma = gamma_.get(), args.beta = beta_.get(), args.eps = eps_, args.relu = relu_;
+      args.mean = moments_.get(), args.m2 = args.mean + ld;
+      args.m = s.m, args.shift = s.shift, args.rstd = s.rstd, args.a = s.a, args.c = s.c;
       return ops::batchnorm_forward_panel(*c.kernels, args, cols, reinterpret_cast<double*>(scratch));
     }
     // Row shares may meet here: every worker writes the same coefficients into its own scratch.
@@ -154,9 +157,13 @@ template <class T> class BatchNormGradient final : public PanelStep<T> {
     const index ld = this->columns, n = cols.size(), j = cols.first;
     double* sums = reinterpret_cast<double*>(scratch);
     T* own = reinterpret_cast<T*>(sums + ops::batchnorm_backward_scratch(n)) - j;
-    ops::BatchNormBackward<T> args{rows.size(), ld,      dy_.get(), ld,  x_.get(),     ld,          s.m,
-                                   s.shift,     s.rstd,  s.a,       s.c, gamma_.get(), relu_,       dx_.get(),
-                                   ld,          nullptr, nullptr,   own, own + n,      own + 2 * n, nullptr};
+    ops::BatchNormBackward<T> args{};
+    args.rows = rows.size(), args.cols = ld;
+    args.dy = dy_.get(), args.x = x_.get(), args.dx = dx_.get();
+    args.lddy = args.ldx = args.lddx = ld;
+    args.m = s.m, args.shift = s.shift, args.rstd = s.rstd, args.a = s.a, args.c = s.c;
+    args.gamma = gamma_.get(), args.relu = relu_;
+    args.c1 = own, args.c2 = own + n, args.c3 = own + 2 * n;
     args.dgamma = dgamma_ ? dgamma_.get() : own + 3 * n;
     args.dbeta = dbeta_ ? dbeta_.get() : own + 4 * n;
     ops::batchnorm_backward_sums_panel(*c.kernels, args, cols, sums);
