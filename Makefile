@@ -1,4 +1,4 @@
-# make demo | test | bench | lint | wheel | clean. Everything happens in a virtual environment of its own
+# make demo | test | bench | docs | lint | wheel | clean. Everything happens in a virtual environment of its own
 # (.venv), made by PYTHON; the compiled objects stay in build/, so a second build is short.
 PYTHON ?= python3
 WERROR ?= OFF
@@ -8,7 +8,7 @@ BUILD := build/venv
 SOURCES := CMakeLists.txt pyproject.toml README.md LICENSE $(shell find csrc python -not -path '*__pycache__*')
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test bench lint wheel clean
+.PHONY: demo test bench docs lint wheel clean
 
 demo: $(VENV)/installed-plot
 	$(BIN)/gvcore demo
@@ -18,6 +18,9 @@ test: $(VENV)/installed-test
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks --quick
+
+docs: $(VENV)/installed-docs
+	$(BIN)/python -m sphinx -W --keep-going -q docs build/docs
 
 lint: $(VENV)/installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure

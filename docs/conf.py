@@ -1,4 +1,4 @@
-"""Settings of Sphinx. Build with gvcore and its extra "docs" installed: sphinx-build -W docs build/docs"""
+"""Settings of Sphinx; `make docs` builds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ exclude_patterns = ["README.md"]
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
-autodoc_default_options = {"exclude-members": "native, extra_repr"}
+# What the rooms of the package tell one another is not for users.
+autodoc_default_options = {
+    "exclude-members": "native, extra_repr, run, run_many, inventory, aliases, place, suit, reset"
+}
 numpydoc_show_class_members = False
 
 html_theme = "alabaster"
