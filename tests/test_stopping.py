@@ -254,6 +254,112 @@ def test_a_loss_function_of_the_user() -> None:
     assert "Likely cause: the loss function itself" in text
 
 
+def mse(prediction: Any, target: Any) -> Any:
+    return gv.functional.mse_loss(prediction, target)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1e30])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loss_in_python_ends_as_the_one_built_in(accumulate: int, clip_norm: float | None) -> None:
+    """The same records, the same weights, the same layer of the same batch."""
+    found = []
+    for loss in (nn.CrossEntropyLoss(), gv.functional.cross_entropy):
+        layers = [nn.Linear(3, 8, seed=0), nn.ReLU(), nn.Linear(8, 8, seed=1), nn.ReLU()]
+        net = nn.Sequential(*layers, nn.Linear(8, 2, seed=2))
+        trainer = gv.Trainer(net, loss, gv.optim.SGD(lr=1e8), seed=0, clip_norm=clip_norm)
+        with pytest.raises(FloatingPointError) as caught:
+            trainer.fit(X, LABELS, epochs=50, batch_size=10 // accumulate, accumulate=accumulate)
+        assert 0 < trainer.step.updates == len(trainer.history.step) == trainer.last_step["step"] < 32
+        losses = [record["loss"] for record in trainer.history.step]
+        text = str(caught.value).split("; the largest output")[0]
+        assert "First bad layer: " in text
+        found.append((text, trainer.step.updates, trainer.step.calls, losses, net.state_dict()))
+    (*one, one_losses, one_weights), (*two, two_losses, two_weights) = found
+    assert one == two
+    np.testing.assert_allclose(one_losses, two_losses, rtol=1e-6)
+    for name, array in one_weights.items():
+        np.testing.assert_allclose(array, two_weights[name], rtol=1e-5)
+
+
+class Failing:
+    """The mean squared error; call number `at` does something else."""
+
+    def __init__(self, at: int, instead: Any) -> None:
+        self.calls, self.at, self.instead = 0, at, instead
+
+    def __call__(self, prediction: Any, target: Any) -> Any:
+        self.calls += 1
+        return self.instead(prediction) if self.calls == self.at else mse(prediction, target)
+
+
+def throw(error: BaseException) -> Any:
+    raise error
+
+
+def inner_step(prediction: Any) -> Any:
+    """A step within the loss, of another net, that refuses."""
+    gv.TrainStep(nn.Linear(1, 1, seed=0), nn.MSELoss(), gv.optim.SGD(lr=0.1))([[np.nan]], [[0.0]])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize(
+    ("instead", "error", "text"),
+    [
+        (lambda p: throw(RuntimeError("mine")), RuntimeError, "^mine$"),
+        (
+            lambda p: throw(FloatingPointError("[TrainStep] mine")),
+            FloatingPointError,
+            r"^\[TrainStep\] mine$",
+        ),
+        (lambda p: (1.0, p[:-1]), ValueError, r"\[loss\] expected dprediction of shape"),
+        (
+            inner_step,
+            FloatingPointError,
+            r"^\[TrainStep\] expected a finite loss, got nan; nothing was written$",
+        ),
+        (
+            lambda p: throw(FloatingPointError("[clip_grad_norm] x")),
+            FloatingPointError,
+            r"^\[clip_grad_norm\] x$",
+        ),
+    ],
+)
+def test_an_exception_of_the_loss_leaves_the_steps_before_it(
+    instead: Any, error: type[Exception], text: str, accumulate: int
+) -> None:
+    loss = Failing(19 * accumulate + 1, instead)
+    trainer = gv.Trainer(nn.Linear(3, 1, seed=0), loss, gv.optim.SGD(lr=0.01), seed=0)
+    with pytest.raises(error, match=text):
+        trainer.fit(X, Y, epochs=2, batch_size=4 // accumulate, accumulate=accumulate)
+    assert loss.calls == 19 * accumulate + 1
+    assert trainer.step.updates == trainer.last_step["step"] == 19
+    trainer.fit(X, Y, epochs=1, batch_size=4)
+    assert [record["step"] for record in trainer.history.step] == list(range(1, 45))
+
+
+def test_a_gradient_of_the_loss_that_is_not_finite_once() -> None:
+    """It shows in the next loss; the steps before it stay, with weights of the last of them."""
+    loss = Failing(5, lambda p: (1.0, p * np.float32(np.nan)))
+    text, trainer = failure(nn.Linear(3, 1, seed=0), loss, X, Y, 0.01)
+    assert "expected a finite loss, got nan at step 6" in text and trainer.step.updates == 5
+    once = Failing(0, None)
+    other = gv.Trainer(nn.Linear(3, 1, seed=0), once, gv.optim.SGD(lr=0.01), seed=0)
+    other.fit(X, Y, epochs=50, batch_size=50, callbacks=[StopAfter(5)])
+    for name, array in other.net.state_dict().items():
+        assert (array == trainer.net.state_dict()[name]).all()
+
+
+def test_the_way_back_survives_a_loss_that_raises_the_second_time() -> None:
+    loss = Failing(5, lambda p: (1.0, p * np.float32(np.nan)))
+
+    def second(prediction: Any, target: Any) -> Any:
+        return throw(RuntimeError("mine")) if loss.calls > 8 else loss(prediction, target)
+
+    text, trainer = failure(nn.Linear(3, 1, seed=0), second, X, Y, 0.01)
+    assert "Its reasons could not be looked for (RuntimeError: mine)." in text
+    assert trainer.step.updates < 5
+
+
 def test_a_gradient_norm_that_overflows() -> None:
     net = nn.Sequential(nn.Linear(3, 8, seed=0), nn.ReLU(), nn.Linear(8, 1, seed=1))
     text, _ = failure(net, nn.L1Loss("sum"), X * 3e37, Y, 0.1, clip_norm=1.0)

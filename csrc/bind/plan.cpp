@@ -91,6 +91,9 @@ OptimizerSettings optimizer_settings(const py::dict& d) {
   return s;
 }
 
+// What a step raises when it refuses to write; `found` says what was expected and found. Never freed.
+PyObject* not_finite = nullptr;
+
 template <class T> class Plan {
  public:
   Plan(const Graph& graph, const py::dict& options, const py::object& loss, const py::object& optimizer) {
@@ -367,15 +370,18 @@ template <class T> class Plan {
 
   void refuse(const StepResult& result) const {
     if (result.status == Status::loss_not_finite)
-      fail("[TrainStep] expected a finite loss, got " + std::string(py::str(py::float_(result.loss))));
+      fail("TrainStep", "expected a finite loss, got " + std::string(py::str(py::float_(result.loss))));
     if (result.status == Status::gradient_not_finite)
-      fail("[clip_grad_norm] expected a finite gradient norm, got " +
-           std::string(py::str(py::float_(result.gradient_norm))) +
+      fail("clip_grad_norm",
+           "expected a finite gradient norm, got " + std::string(py::str(py::float_(result.gradient_norm))),
            ": the first non-finite gradient is that of " + first_bad_gradient());
   }
 
-  [[noreturn]] static void fail(const std::string& what) {
-    PyErr_SetString(PyExc_FloatingPointError, (what + "; nothing was written").c_str());
+  [[noreturn]] static void fail(const std::string& op, const std::string& found,
+                                const std::string& more = "") {
+    const py::object error = py::handle(not_finite)("[" + op + "] " + found + more + "; nothing was written");
+    error.attr("found") = found;
+    PyErr_SetObject(not_finite, error.ptr());
     throw py::error_already_set();
   }
 
@@ -447,6 +453,9 @@ void register_plan(py::module_& m) {
     if (count < 0) throw py::value_error("[zeros] expected count >= 0, got " + std::to_string(count));
     return gv::bind::lasting_zeros(wide ? gv::DType::f64 : gv::DType::f32, {count}).object();
   });
+  not_finite = PyErr_NewException("gvcore._core.NotFinite", PyExc_FloatingPointError, nullptr);
+  if (!not_finite) throw py::error_already_set();
+  m.attr("NotFinite") = py::handle(not_finite);
   py::class_<StepRequest>(m, "StepRequest", "What a step does besides forward and backward.")
       .def(py::init<>())
       .def_readwrite("lr", &StepRequest::lr)

@@ -64,6 +64,9 @@ class Graph:
     @property
     def outputs(self) -> list[int]: ...
 
+class NotFinite(FloatingPointError):
+    found: str
+
 class StepRequest:
     lr: float
     clip_norm: float

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gvcore import _core
 from gvcore.callbacks import Callback
 from gvcore.nn.losses import Loss
 from gvcore.train import divergence
@@ -82,7 +83,7 @@ class Run:
         if done == 0:
             return
         if not self._mark.finite():
-            self._diverged(whole, losses, done, None)
+            self._diverged(whole, losses, done)
         record = {
             "epoch": len(trainer.history.epoch) + 1,
             "step": self._step.updates,
@@ -98,38 +99,44 @@ class Run:
 
     def _stretch(self, whole: Stretch, losses: NDArray[np.float64], done: int) -> int:
         """Do some of the updates from number `done` on, and write them down; return how many."""
-        step, trainer = self._step, self._trainer
+        step = self._step
         window = 1 if self._step_hooks else self._window
         last = min(done + window, len(whole))
         stretch = whole.part(done, last)
         if self._unread:
             assert stretch.batch.order is not None
             self._unread.look(stretch.batch.order)
-        failure: FloatingPointError | None = None
-        count = 0
+        failure = ""
+        before = step.updates
         with self._interrupts.held():
             try:
-                count = advance(step, stretch, losses[done:last], self._averaging)
-            except FloatingPointError as error:
-                if not str(error).startswith(("[TrainStep]", "[clip_grad_norm]")):
+                advance(step, stretch, losses[done:last], self._averaging)
+            except _core.NotFinite as error:
+                failure = error.found
+                if not failure:
                     raise
-                failure = error
-            if count:
-                self._mark.since.append(stretch.part(0, count))
-                first = step.updates - count + 1
-                found, rates = losses[done : done + count].tolist(), stretch.rates[:count].tolist()
-                records = [
-                    {"step": first + i, "loss": loss, "lr": rate}
-                    for i, (loss, rate) in enumerate(zip(found, rates, strict=True))
-                ]
-                trainer.last_step = records[-1]
-                if trainer.telemetry:
-                    trainer.history.step += records
-        if failure is not None:
-            self._diverged(whole, losses, done, failure)
+            finally:  # an exception of the user's loss does not undo the updates before it
+                count = step.updates - before
+                self._record(stretch.part(0, count), losses[done : done + count])
+        if failure:
+            self._diverged(whole, losses, done + count, failure)
         self._window = max(_FIRST_WINDOW, 2 * count)
         self._progress.update(count, float(losses[done + count - 1]))
         return count
+
+    def _record(self, done: Stretch, losses: NDArray[np.float64]) -> None:
+        """Write down updates that were done just now."""
+        if not len(done):
+            return
+        self._mark.since.append(done)
+        first = self._step.updates - len(done) + 1
+        records = [
+            {"step": first + i, "loss": loss, "lr": rate}
+            for i, (loss, rate) in enumerate(zip(losses.tolist(), done.rates.tolist(), strict=True))
+        ]
+        self._trainer.last_step = records[-1]
+        if self._trainer.telemetry:
+            self._trainer.history.step += records
 
     def _mean(self, whole: Stretch, losses: NDArray[np.float64], done: int) -> float:
         """Return the loss over the epoch's rows from those of its updates."""
@@ -162,29 +169,29 @@ class Run:
     def _copy(self, whole: Stretch, losses: NDArray[np.float64], done: int) -> None:
         """Copy the weights if they are good."""
         if not self._mark.finite():
-            self._diverged(whole, losses, done, None)
+            self._diverged(whole, losses, done)
         self._mark.take()
 
     def _diverged(
-        self, whole: Stretch, losses: NDArray[np.float64], done: int, error: FloatingPointError | None
+        self, whole: Stretch, losses: NDArray[np.float64], done: int, failure: str = ""
     ) -> NoReturn:
         """Go back to before the first update that failed, and raise with the reasons.
 
         An update can write weights that are not finite after a finite loss; that shows in the next loss, or
         in none if the activation has bounds. So the updates since the last copy are repeated one by one.
+        `failure` is what the step of number `done` found; without it that step has not been run.
         """
         step, mark = self._step, self._mark
         since = [part.part(i, i + 1) for part in mark.since for i in range(len(part))]
-        text = "expected finite weights, got nan or infinity"
-        if error is not None:
+        text = failure or "expected finite weights, got nan or infinity"
+        if failure:
             since.append(whole.part(done, done + 1))
-            text = re.split("[:;] ", str(error).split("] ", 1)[1])[0]
         if not since:
             bad = [name for name, p in self._trainer.net.parameters().items() if not np.isfinite(p).all()]
             raise FloatingPointError(f"[fit] {text} in {', '.join(bad[:3])} before step {step.updates + 1}")
         with self._interrupts.held():
             at, norm, back = self._go_back(since)
-        if updated := error is None or at < len(since) - 1:
+        if updated := not failure or at < len(since) - 1:
             text = "expected finite weights, got nan or infinity after the update"
         losses = losses[: max(step.updates - self._first, 0)]
         known = [*([] if self._first_loss is None else [self._first_loss]), *losses[:1], *losses[-1:]]
@@ -220,8 +227,9 @@ class Run:
         at = self._first_bad(since)
         mark.restore()
         norm = self._norm_before(since[:at])
-        if at > 0:
-            self._repeat(since[at - 1])
+        if at > 0 and step.updates == mark.updates + at - 1:
+            with suppress(Exception):  # a loss of the user may raise this time; the weights are good ones
+                self._repeat(since[at - 1])
         steps = self._trainer.history.step
         while steps and steps[-1]["step"] > step.updates:
             steps.pop()
@@ -232,15 +240,15 @@ class Run:
         try:
             for part in since[:-1]:
                 self._repeat(part)
-        except FloatingPointError:  # a loss of the user that is not the same the second time
+            return divergence.look(self._step, since[-1].batch).norm if since else float("nan")
+        except Exception:  # of a loss of the user that is not the same the second time
             return float("nan")
-        return divergence.look(self._step, since[-1].batch).norm if since else float("nan")
 
     def _first_bad(self, since: Sequence[Stretch]) -> int:
         for i, part in enumerate(since):
             try:
                 self._repeat(part)
-            except FloatingPointError:
+            except Exception:
                 return i
             if not self._mark.finite():
                 return i

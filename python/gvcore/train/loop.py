@@ -61,7 +61,10 @@ class Stretch:
 def advance(
     step: TrainStep, stretch: Stretch, losses: NDArray[np.float64], averaging: Averaging | None
 ) -> int:
-    """Do the first updates of a stretch, for about `SECONDS`; return how many."""
+    """Do the first updates of a stretch, for about `SECONDS`; return how many.
+
+    If it raises, ``step.updates`` counts those before the one that failed, and `losses` is filled in as far.
+    """
     if averaging is not None:
         return averaging.advance(stretch, losses)
     cuts = stretch.cuts - stretch.cuts[0]
@@ -92,12 +95,7 @@ class Averaging:
         done = 0
         with self._as_sum():
             while done < len(stretch):
-                try:
-                    losses[done] = self._update(stretch.part(done, done + 1))
-                except FloatingPointError:
-                    if done == 0:
-                        raise
-                    break  # it raises in the next call, as in a stretch without accumulation
+                losses[done] = self._update(stretch.part(done, done + 1))
                 done += 1
                 if time.perf_counter() > end:
                     break

@@ -296,8 +296,9 @@ class TrainStep:
     ) -> int:
         """Train on the batches ``batch.order[cuts[i]:cuts[i + 1]]`` with their rates for about `seconds`.
 
-        Returns how many steps were done; ``losses`` is filled in as far. A step that fails ends the call if
-        others came before it, and raises if it is the first.
+        Returns how many steps were done; ``losses`` is filled in as far. A step that fails ends the call: it
+        raises in the next one if others came before it, but with a loss written in Python, which might not
+        fail twice, at once. In any case `updates` counts those that were done.
         """
         if not isinstance(self.loss, Loss) or len(rates) == 0:
             order = batch.order
@@ -333,9 +334,16 @@ class TrainStep:
             raise ValueError("[TrainStep] expected no sample_weight with a loss written in Python")
         prediction = core.forward(batch.inputs, batch.order, request)
         target = batch.target if batch.order is None else np.asarray(batch.target)[batch.order]
-        loss, gradient = python_loss(self.loss, prediction, target)
+        try:
+            loss, gradient = python_loss(self.loss, prediction, target)
+        except _core.NotFinite as error:
+            error.found = ""  # of a step within the loss: to this one an exception like any other
+            raise
         if not math.isfinite(loss):
-            raise FloatingPointError(f"[TrainStep] expected a finite loss, got {loss}; nothing was written")
+            found = f"expected a finite loss, got {loss}"
+            refusal = _core.NotFinite(f"[TrainStep] {found}; nothing was written")
+            refusal.found = found
+            raise refusal
         _, norm, workers = core.backward(gradient, request)
         return loss, norm, workers
 
