@@ -375,6 +375,110 @@ def test_a_floating_point_error_of_the_user_stays_his_own() -> None:
         trainer.fit(X, Y, epochs=1, batch_size=10)
 
 
+# ---- the reasons, each of them -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lr", [0.05, 1e-12])
+def test_a_net_that_explodes_from_the_start(lr: float) -> None:
+    net = gv.models.mlp(3, 1, [16] * 60, residual=True, batch_norm=False, seed=0)
+    assert gv.diagnose(net, X, Y, nn.MSELoss()).verdict == "exploding"
+    text, _ = failure(net, nn.MSELoss(), X, Y, lr)
+    assert f"Likely cause: the start, not the learning rate of {lr:.3g}: the first loss was" in text
+    assert "gv.diagnose" in text and "Try " not in text
+
+
+def test_a_first_gradient_that_is_absurd() -> None:
+    net = nn.Sequential(nn.Linear(3, 8, seed=0), nn.Linear(8, 8, seed=1), nn.Linear(8, 1, seed=2), nn.Tanh())
+    with np.errstate(over="ignore"):
+        for i in (1, 2):
+            net.parameters()[f"{i}.weight"][...] *= 1e13
+    net.parameters()["0.weight"][...] = net.parameters()["0.bias"][...] = 0
+    net.parameters()["1.bias"][...] = net.parameters()["2.bias"][...] = 0
+    text, trainer = failure(net, lambda p, y: (0.5, np.ones_like(p)), X, Y, 1.0)
+    assert trainer.step.updates == 1 and np.isfinite(trainer.history.step[0]["loss"])
+    assert "Likely cause: the start, not the learning rate of 1: the first gradient norm was" in text
+
+
+def test_outputs_of_a_large_rate_are_not_the_fault_of_a_loss_in_python() -> None:
+    text, _ = failure(nn.Linear(3, 1, seed=0), mse, X, Y, 100.0)
+    assert "All layers are finite; the loss function made inf of predictions from" in text
+    assert "Likely cause: a learning rate of 100 is too large: the loss went from" in text
+
+
+@pytest.mark.parametrize("factor", [np.inf, np.nan])
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_loss_in_python_whose_gradient_is_not_finite(factor: float, clip_norm: float | None) -> None:
+    def loss(prediction: Any, target: Any) -> Any:
+        return 1.0, np.full_like(prediction, factor)
+
+    text, trainer = failure(nn.Linear(3, 1, seed=0), loss, X, Y, 0.1, clip_norm=clip_norm)
+    assert "All layers are finite; the loss function made a gradient that is not finite of" in text
+    assert "Likely cause: the loss function itself" in text and trainer.step.updates == 0
+
+
+def test_the_first_bad_layer_on_the_way_back() -> None:
+    """Outputs of 0, and gradients that grow by 1e25 in each layer."""
+    net = nn.Sequential(*(nn.Linear(3, 3, bias=False, seed=i) for i in range(4)))
+    net.parameters()["0.weight"][...] = 0
+    for i in (1, 2, 3):
+        net.parameters()[f"{i}.weight"][...] = 1e25
+    text, _ = failure(net, nn.L1Loss(), X, np.ones((100, 3)), 0.1)
+    assert "First bad layer, on the way back: 1 (Linear), whose gradient is not finite." in text
+    assert "the net overflows with its first weights, before any update" in text and "gv.diagnose" in text
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_gradient_of_parameters_alone_that_overflows(clip_norm: float | None) -> None:
+    net = nn.Linear(3, 1, bias=False, init="zeros")
+    text, _ = failure(net, nn.L1Loss("sum"), np.full((100, 3), 3e37), Y, 0.1, clip_norm=clip_norm)
+    assert "Outputs are finite; the gradient of the parameters is not." in text
+    assert ("expected a finite gradient norm" in text) == (clip_norm is not None)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_update_that_is_not_finite_though_its_gradient_is(frozen: bool) -> None:
+    trainer = bounded([2])
+    if frozen:
+        trainer.net.freeze("0.*")
+    with pytest.raises(FloatingPointError) as caught:
+        trainer.fit(X, Y, epochs=1, batch_size=20)
+    assert "expected finite weights, got nan or infinity after the update at step 3" in str(caught.value)
+    assert "Outputs and gradients are finite (gradient norm 0." in str(caught.value)
+    assert "; the update is not. Likely cause: a learning rate of 1e+39 is too large" in str(caught.value)
+
+
+def test_exploding_gradients_of_a_small_rate() -> None:
+    text, _ = failure(nn.Linear(3, 1, seed=0), nn.MSELoss(), X * 1e3, Y, 1e-3)
+    assert "Likely cause: exploding gradients at learning rate 0.001: the loss went from" in text
+    assert "Try clip_norm=1.0." in text
+
+
+def test_a_step_that_is_finite_when_it_is_repeated() -> None:
+    text, _ = failure(nn.Linear(3, 1, seed=0), Failing(3, lambda p: (np.nan, p)), X, Y, 0.01)
+    assert "Outputs and gradients are finite (gradient norm 2.92), now that the step is repeated." in text
+    assert "Likely cause: not the step but what wrote to the weights besides" in text
+
+
+def test_reasons_that_could_not_be_looked_for() -> None:
+    loss = Failing(0, None)
+
+    def fails(prediction: Any, target: Any) -> Any:
+        loss.calls += 1
+        return throw(OSError("gone")) if loss.calls > 3 else (np.nan if loss.calls == 3 else 1.0, prediction)
+
+    text, trainer = failure(nn.Linear(3, 1, seed=0), fails, X, Y, 0.01)
+    assert "Its reasons could not be looked for (OSError: gone). The weights are those before" in text
+    assert trainer.step.updates == 2
+
+
+def test_no_way_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The net lies in memory of another layout than the copy was taken of."""
+    monkeypatch.setattr("gvcore.train.loop.Mark.restore", lambda self: False)
+    trainer = bounded([2])
+    with pytest.raises(FloatingPointError, match=r"at step [456], epoch 1\. .* The weights are spoilt\.$"):
+        trainer.fit(X, Y, epochs=1, batch_size=20)
+
+
 def test_weights_that_are_not_finite_at_the_start() -> None:
     net = nn.Linear(3, 1, seed=0)
     net.parameters()["weight"][0, 0] = np.nan

@@ -20,6 +20,7 @@ from gvcore.nn.module import Module
 from gvcore.nn.trace import Value
 from gvcore.train.batch import Batch, loss_settings
 from gvcore.train.evaluation import normaliser
+from gvcore.train.plans import python_loss
 from gvcore.train.step import TrainStep
 
 __all__ = ["Facts", "explain", "look"]
@@ -27,6 +28,7 @@ __all__ = ["Facts", "explain", "look"]
 _LARGE_INPUT = 1e4
 _LARGE_WEIGHT = 1e4
 _LARGE_NORM = 1e3
+_ABSURD = 1e8  # of the first loss or gradient norm: such a start is no matter of the learning rate
 
 
 @dataclass
@@ -39,9 +41,17 @@ class Facts:
     before: float = 0.0  # largest output of the layer before it
     bad_gradient: str | None = None  # last layer in order whose gradient is not finite
     norm: float = math.nan  # of the whole gradient
-    prediction: tuple[float, float] | None = None
+    made: str = ""  # what a loss written in Python made of finite outputs, if that is not finite
+    prediction: float = 0.0  # the largest, where `made` is set
     divisor: float = 1.0  # of the mean: the sum of the weights
     factor: float = 1.0  # the largest weight, as far as the mean does not cancel it
+    updated: bool = False  # it was the update that made weights not finite
+
+    @property
+    def finite(self) -> bool:
+        """Whether outputs, loss and gradients are finite."""
+        known = self.bad_layer is None and self.bad_gradient is None
+        return known and math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
 def _largest(array: NDArray[Any]) -> float:
@@ -76,15 +86,18 @@ def look(step: TrainStep, batch: Batch) -> Facts:
     core = plan.bind()
     assert batch.order is not None
     rows = len(batch.order)
-    prediction: tuple[float, float] | None = None
+    made, largest = "", 0.0
     if isinstance(step.loss, Loss):
         loss = core.step(batch.inputs, batch.target, batch.sample_weight, batch.order, request)[0]
     else:
         output = core.forward(batch.inputs, batch.order, request)
-        prediction = (float(output.min()), float(output.max()))
-        loss, gradient = step.loss(output, np.asarray(batch.target)[batch.order])
-        core.backward(np.require(gradient, output.dtype, ["C", "A"]), request)
-    facts = Facts(float(loss), norm=_norm(core.gradients()), prediction=prediction)
+        low, high = float(output.min()), float(output.max())
+        loss, gradient = python_loss(step.loss, output, batch.target[batch.order])
+        if not (math.isfinite(loss) and np.isfinite(gradient).all()):
+            what = "a gradient that is not finite" if math.isfinite(loss) else f"{loss}"
+            made, largest = f"{what} of predictions from {low:.3g} to {high:.3g}", max(abs(low), abs(high))
+        core.backward(gradient, request)
+    facts = Facts(float(loss), norm=_norm(core.gradients()), made=made, prediction=largest)
     if isinstance(step.loss, Loss):
         facts.divisor, facts.factor = _weights(step.loss, batch, plan.output)
     for (value, gradient), name in zip(core.taps(rows), layers.values(), strict=True):
@@ -126,35 +139,32 @@ def explain(
 ) -> str:
     """Say which layer is bad first and why, with the weights from before the step that failed.
 
-    `losses` are the first and the last finite one of the epoch, `last_norm` the norm of the gradient in the
+    `losses` are the first one of the fit and the last finite one, `last_norm` the norm of the gradient in the
     step before, NaN if there is none; `updated` says that it was the update that made weights not finite.
     """
     facts = look(step, batch)
+    facts.updated = updated
     parameters = step.net.parameters()
     sizes = {name: _largest(array) for name, array in parameters.items() if array.size}
     heaviest = max(sizes, key=lambda name: sizes[name], default="")
-    return f"{_where(facts, updated)} {_why(step, batch, rate, facts, losses, last_norm, heaviest, sizes)}"
+    return f"{_where(facts)} {_why(step, batch, rate, facts, losses, last_norm, heaviest, sizes)}"
 
 
-def _where(facts: Facts, updated: bool) -> str:
+def _where(facts: Facts) -> str:
     if facts.bad_layer is not None:
         return (
             f"First bad layer: {facts.bad_layer}, where {facts.bad_share}; "
             f"the largest output before it was {facts.before:.3g}."
         )
-    if facts.prediction is not None and not math.isfinite(facts.loss):
-        low, high = facts.prediction
-        return (
-            f"All layers are finite; the loss function made {facts.loss} of predictions "
-            f"from {low:.3g} to {high:.3g}."
-        )
+    if facts.made:
+        return f"All layers are finite; the loss function made {facts.made}."
     if not math.isfinite(facts.loss):
         return f"All layers are finite, but the loss of outputs as large as {facts.before:.3g} is not."
     if facts.bad_gradient is not None:
         return f"First bad layer, on the way back: {facts.bad_gradient}, whose gradient is not finite."
     if not math.isfinite(facts.norm):
         return "Outputs are finite; the gradient of the parameters is not."
-    end = "; the update is not" if updated else ""
+    end = "; the update is not" if facts.updated else ", now that the step is repeated"
     return f"Outputs and gradients are finite (gradient norm {facts.norm:.3g}){end}."
 
 
@@ -172,7 +182,7 @@ def _why(
         f"the largest weight is {sizes[heaviest]:.3g} (in {heaviest})" if heaviest else "there are no weights"
     )
     inputs = max(_largest(part[batch.order].astype(step.net.dtype)) for part in batch.inputs)
-    if facts.bad_layer is None and facts.prediction is not None and not math.isfinite(facts.loss):
+    if facts.bad_layer is None and facts.made and facts.prediction <= _ABSURD:
         return "Likely cause: the loss function itself; check its logarithms, divisions and roots."
     if facts.bad_layer is None and facts.divisor == 0:
         return (
@@ -186,11 +196,26 @@ def _why(
             f"Likely cause: inputs as large as {inputs:.3g}; scale the columns of x to about 1 "
             f"(learning rate {rate:.3g}, {weight})."
         )
+    if facts.finite and not facts.updated:
+        return (
+            "Likely cause: not the step but what wrote to the weights besides, such as a callback, or a loss "
+            "written in Python that is not the same twice."
+        )
     if step.updates == 0 or (losses is None and math.isnan(last_norm)):
         norm = f", gradient norm {facts.norm:.3g}" if math.isfinite(facts.norm) else ""
         return (
             "Likely cause: the net overflows with its first weights, before any update "
-            f"({weight}{norm}); add batch norm and residual connections, or start from smaller weights."
+            f"({weight}{norm}); gv.diagnose shows where. Add batch norm and residual connections, or start "
+            "from smaller weights."
+        )
+    absurd = [f"the first loss was {losses[0]:.3g}"] if losses and abs(losses[0]) > _ABSURD else []
+    if step.updates == 1 and last_norm > _ABSURD:
+        absurd.append(f"the first gradient norm was {last_norm:.3g}")
+    if absurd:
+        return (
+            f"Likely cause: the start, not the learning rate of {rate:.3g}: {' and '.join(absurd)} "
+            f"({weight}); gv.diagnose shows where that grows. Add batch norm, start from smaller weights, or "
+            "scale y to about 1."
         )
     history = []
     if losses is not None:

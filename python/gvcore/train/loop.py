@@ -179,7 +179,8 @@ class Mark:
         """Copy the weights, the running statistics and the optimiser's state as they are now."""
         began = time.perf_counter()
         step = self._step
-        if self._look() or len(self._copies) != len(self._places):
+        self._look()
+        if not self._fits():
             self._copies = [np.empty_like(place) for place in self._places]
         for copy, place in zip(self._copies, self._places, strict=True):
             np.copyto(copy, place)
@@ -194,9 +195,10 @@ class Mark:
         self._cost = self._taken - began
 
     def restore(self) -> bool:
-        """Put the copy back; return False if the net has other memory than it was taken of."""
+        """Put the copy back; return False if the memory of the net is laid out in another way since."""
         step = self._step
-        if self._look() or not self._copies:
+        self._look()
+        if not self._fits():
             return False
         for copy, place in zip(self._copies, self._places, strict=True):
             np.copyto(place, copy)
@@ -205,21 +207,18 @@ class Mark:
         step.updates, step.calls = self.updates, self.calls
         return True
 
-    def _look(self) -> bool:
-        """Find the memory of the net; return whether it has moved."""
+    def _fits(self) -> bool:
+        """Return whether there is a copy of every place."""
+        return [a.shape for a in self._copies] == [a.shape for a in self._places]
+
+    def _look(self) -> None:
+        """Find the memory of the net."""
         if self._epoch == storage_epoch():
-            return False
+            return
         net = self._step.net
         self._parameters = _together(list(net.parameters().values()))
         buffers = [array for array in net.buffers().values() if array.size]
-        places = [*self._parameters, *buffers, self._step._counts]
-        moved = [_place(a) for a in places] != [_place(a) for a in self._places]
-        self._places, self._epoch = places, storage_epoch()
-        return moved
-
-
-def _place(array: NDArray[Any]) -> tuple[int, int]:
-    return array.ctypes.data, array.nbytes
+        self._places, self._epoch = [*self._parameters, *buffers, self._step._counts], storage_epoch()
 
 
 def _together(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
