@@ -173,6 +173,52 @@ def test_settings_are_checked_when_the_step_is_made():
             gv.optim.SGD(lr=lr)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("clip_norm", -1.0, ValueError),
+        ("clip_norm", math.nan, ValueError),
+        ("clip_norm", "a", TypeError),
+        ("seed", "a", TypeError),
+        ("seed", -1, ValueError),
+    ],
+)
+def test_settings_are_checked_when_they_are_changed(name, value, error):
+    step = gv.TrainStep(make_net(), nn.CrossEntropyLoss(), SGD, clip_norm=0.5, seed=1)
+    with pytest.raises(error, match=rf"\[.*{name}.*, got "):
+        setattr(step, name, value)
+    assert (step.clip_norm, step.seed) == (0.5, 1)
+
+
+def test_settings_that_are_changed_are_those_of_a_new_step():
+    losses, norms = [], []
+    for first, later in ((None, 1e-3), (1e-3, None)):
+        net, twin = make_net(), make_net()
+        step = gv.TrainStep(net, nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.1), clip_norm=first, seed=1)
+        step.clip_norm, step.seed = later, np.random.SeedSequence(5)
+        other = gv.TrainStep(
+            twin, nn.CrossEntropyLoss(), gv.optim.SGD(lr=0.1), clip_norm=later, seed=np.random.SeedSequence(5)
+        )
+        losses += [step(X, Y), other(X, Y)]
+        norms.append(step.gradient_norm)
+        assert_same(state(net, step), state(twin, other))
+    assert len(set(losses)) == 1 and norms[0] > 1e-3 and norms[1] is None
+
+
+@pytest.mark.parametrize("flag", ["no", 1, None])
+def test_flags_are_true_or_false(flag):
+    net = make_net()
+    before = state(net, step := gv.TrainStep(net, nn.CrossEntropyLoss(), SGD))
+    with pytest.raises(TypeError, match=r"\[TrainStep\] expected accumulate to be True or False, got "):
+        step(X, Y, accumulate=flag)
+    with pytest.raises(TypeError, match=r"\[value_and_grad\] expected training to be True or False, got "):
+        gv.value_and_grad(net, nn.CrossEntropyLoss())(X, Y, training=flag)
+    with pytest.raises(TypeError, match="seed"):
+        gv.value_and_grad(net, nn.CrossEntropyLoss())(X, Y, training=False, seed="a")
+    assert_same(before, state(net, step))
+    assert math.isfinite(step(X, Y, accumulate=np.True_))
+
+
 @pytest.mark.parametrize("name", ["net", "loss", "optimizer"])
 def test_settings_cannot_be_replaced(name):
     net, loss = make_net(), nn.CrossEntropyLoss()

@@ -150,6 +150,14 @@ def test_steps_without_telemetry() -> None:
     assert trainer.last_step["step"] == 10
 
 
+def test_settings_are_checked_when_they_are_changed() -> None:
+    trainer = make()
+    for name, value in (("seed", "a"), ("telemetry", "no"), ("telemetry", 1)):
+        with pytest.raises(TypeError, match=rf"\[.*{name}.*, got "):
+            setattr(trainer, name, value)
+    assert (trainer.seed, trainer.telemetry) == (0, True)
+
+
 def test_net_and_loss_are_those_of_the_step() -> None:
     trainer = make()
     assert trainer.net is trainer.step.net and trainer.loss is trainer.step.loss

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gvcore import _core
 from gvcore._exclusive import Exclusive
+from gvcore._settings import boolean
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
 from gvcore.seeding import as_seed
@@ -65,18 +66,21 @@ def value_and_grad(
     def evaluate(
         x: Any, y: Any, *, training: bool = True, seed: int | np.random.SeedSequence | None = None
     ) -> tuple[float, dict[str, NDArray[Any]]]:
+        training = boolean("value_and_grad", "training", training)
+        key = as_seed(seed)
+
         def work() -> tuple[float, dict[str, NDArray[Any]]]:
             if exclusive.mended() or not plans.look():
                 plans.forget()
             batch = as_batch("value_and_grad", x, y, plans.dtype, loss)
-            plan = plans.get(batch, training=bool(training), stored=True, every=every)
+            plan = plans.get(batch, training=training, stored=True, every=every)
             plans.check("value_and_grad", batch, plan)
             core = plan.bind()
             request = _core.StepRequest()
             request.update = False
             request.stop_if_not_finite = False
-            request.commit_statistics = bool(training)
-            request.seed = as_seed(seed) if training else 0
+            request.commit_statistics = training
+            request.seed = key if training else 0
             if isinstance(loss, Loss):
                 value = core.step(batch.inputs, batch.target, None, None, request)[0]
             else:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from gvcore import _core
 from gvcore._exclusive import Exclusive
-from gvcore._settings import real
+from gvcore._settings import boolean, real
 from gvcore.nn.inference import Plan
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Module
@@ -35,9 +35,9 @@ class TrainStep:
     optimizer : SGD, Adam or AdamW
         Settings; the state (velocity, moments) lives in the step, in `state`.
     clip_norm : float, optional
-        Scale the gradient so that its norm over all parameters is at most this.
+        Scale the gradient so that its norm over all parameters is at most this. May be changed between steps.
     seed : int, numpy.random.SeedSequence or None
-        Of dropout.
+        Of dropout. May be changed between steps.
     checkpoint_every : int, optional
         At least 1. Of the activations keep those that cross from one segment of this many layers to the
         next, and compute the others again when backward comes to them: less memory and more time for the
@@ -115,7 +115,7 @@ class TrainStep:
             raise TypeError(f"[TrainStep] expected optimizer to be SGD, Adam or AdamW, got {optimizer!r}")
         self.checkpoint_every = checkpoint_every
         self._net, self._loss, self._optimizer = net, loss, optimizer
-        self.clip_norm = None if clip_norm is None else real("TrainStep", "clip_norm", clip_norm, above=0.0)
+        self.clip_norm = clip_norm
         self.seed = as_seed(seed)
         self.updates = 0  # steps that have updated the parameters: the step that a schedule sees
         self.calls = 0  # steps that have run, accumulating ones too: the step that dropout sees
@@ -159,6 +159,26 @@ class TrainStep:
     @optimizer.setter
     def optimizer(self, value: NoReturn) -> None:
         raise fixed("TrainStep", "optimizer")
+
+    @property
+    def clip_norm(self) -> float | None:
+        """The largest norm of the gradient, None for no limit; may be changed."""
+        return self._clip_norm
+
+    @clip_norm.setter
+    def clip_norm(self, value: float | None) -> None:
+        if value is not None:
+            value = real("TrainStep", "clip_norm", value, above=0.0, otherwise=" or None")
+        self._clip_norm = value
+
+    @property
+    def seed(self) -> int:
+        """Of dropout; may be changed."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, value: int | np.random.SeedSequence | None) -> None:
+        self._seed = as_seed(value)
 
     @property
     def checkpoint_every(self) -> int | None:
@@ -225,6 +245,7 @@ class TrainStep:
         """
         if lr is not None:
             lr = real("TrainStep", "lr", lr, at_least=0.0)
+        accumulate = boolean("TrainStep", "accumulate", accumulate)
 
         def work() -> float:
             if self._exclusive.torn:
@@ -234,7 +255,7 @@ class TrainStep:
                 )
             self._plans.look()
             batch = as_batch("TrainStep", x, y, self._plans.dtype, self.loss, sample_weight)
-            return self.run(batch, lr=lr, accumulate=bool(accumulate))
+            return self.run(batch, lr=lr, accumulate=accumulate)
 
         return self._exclusive.run(work)
 

@@ -129,8 +129,8 @@ class Trainer:
         telemetry: bool = True,
         checkpoint_every: int | None = None,
     ) -> None:
-        self.seed = as_seed(seed)
-        self.telemetry = boolean("Trainer", "telemetry", telemetry)
+        self.seed = as_seed(seed)  # drawn once where it is None: the step has the same
+        self.telemetry = telemetry
         self.step = TrainStep(
             net, loss, optimizer, clip_norm=clip_norm, seed=self.seed, checkpoint_every=checkpoint_every
         )
@@ -160,6 +160,24 @@ class Trainer:
     @loss.setter
     def loss(self, value: NoReturn) -> None:
         raise fixed("Trainer", "loss")
+
+    @property
+    def seed(self) -> int:
+        """Of the shuffling and the validation split; may be changed. That of dropout is ``step.seed``."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, value: int | np.random.SeedSequence | None) -> None:
+        self._seed = as_seed(value)
+
+    @property
+    def telemetry(self) -> bool:
+        """Whether the history keeps a record per step; may be changed."""
+        return self._telemetry
+
+    @telemetry.setter
+    def telemetry(self, value: bool) -> None:
+        self._telemetry = boolean("Trainer", "telemetry", value)
 
     def stop(self) -> None:
         """End training after the current step; its epoch is measured as far as it came. For callbacks."""
