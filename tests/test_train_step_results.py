@@ -78,16 +78,39 @@ def test_python_loss_may_keep_and_overwrite_what_it_gets_and_returns():
         np.testing.assert_array_equal(gradient, gradient_copy)
 
 
-def test_python_loss_gets_the_target_as_it_is():
-    target = {"anything": 1}
+DOORS = {
+    "TrainStep": lambda x, y, loss: gv.TrainStep(make_net(), loss, SGD)(x, y),
+    "value_and_grad": lambda x, y, loss: gv.value_and_grad(make_net(), loss)(x, y),
+    "diagnose": lambda x, y, loss: gv.diagnose(make_net(), x, y, loss),
+    "find_lr": lambda x, y, loss: gv.find_lr(make_net(), x, y, loss, steps=10, batch_size=9),
+    "fit": lambda x, y, loss: gv.Trainer(make_net(), loss, SGD).fit(x, y, epochs=1, batch_size=9),
+}
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_python_loss_gets_the_target_as_an_array_of_as_many_rows(door):
     seen = []
 
     def loss(prediction, y):
         seen.append(y)
-        return 0.0, np.zeros_like(prediction)
+        return 0.5, np.zeros_like(prediction)
 
-    gv.TrainStep(make_net(), loss, SGD)(X, target)
-    assert seen[0] is target
+    for target in (list(range(9)), [[i, 0.5] for i in range(9)], list("abcdefghi"), np.arange(9)):
+        seen.clear()
+        DOORS[door](X, target, loss)
+        assert all(isinstance(y, np.ndarray) and len(y) == 9 for y in seen) and seen
+        assert sorted(seen[0].tolist()) == sorted(np.asarray(target).tolist())
+        if door in ("TrainStep", "value_and_grad", "diagnose"):
+            assert (seen[0] is target) == isinstance(target, np.ndarray)
+    seen.clear()
+    for target in ([1.0, 2.0], range(10), 3.0, {"anything": 1}, None):
+        with pytest.raises(ValueError, match=rf"\[{door}\] expected y with 9 rows as in x, got shape"):
+            DOORS[door](X, target, loss)
+    with pytest.raises(
+        ValueError, match=rf"\[{door}\] expected y to be an array, got a list that makes none"
+    ):
+        DOORS[door](X, [[1], [2, 3]], loss)
+    assert not seen
 
 
 def test_python_loss_may_return_a_gradient_of_another_kind_of_memory():

@@ -103,8 +103,8 @@ def diagnose(
     batch = as_batch("diagnose", x, y, net.dtype, loss)
     for part in batch.inputs:
         _require_finite("x", part, net.dtype)
-    if (target := np.asarray(batch.target)).dtype.kind == "f":
-        _require_finite("y", target, target.dtype)
+    if batch.target.dtype.kind == "f":
+        _require_finite("y", batch.target, batch.target.dtype)
 
     def settings(recorded: Recorded) -> dict[str, Any] | None:
         if isinstance(loss, Loss):
@@ -114,7 +114,7 @@ def diagnose(
     def run(core: Any, request: Any) -> float:
         if isinstance(loss, Loss):
             return float(core.step(batch.inputs, batch.target, None, None, request)[0])
-        value, gradient = python_loss(loss, core.forward(batch.inputs, None, request), y)
+        value, gradient = python_loss(loss, core.forward(batch.inputs, None, request), batch.target)
         core.backward(gradient, request)
         return value
 

@@ -185,8 +185,8 @@ def find_lr(
     key = as_seed(seed)
     data = as_batch(op, x, y, net.dtype, loss)
     looked_at: list[tuple[str, Input, np.dtype[Any]]] = [("x", part, net.dtype) for part in data.inputs]
-    if (target := np.asarray(data.target)).dtype.kind == "f":
-        looked_at.append(("y", target, target.dtype))
+    if data.target.dtype.kind == "f":
+        looked_at.append(("y", data.target, data.target.dtype))
     for name, values, dtype in looked_at:
         if (bad := first_bad(values, dtype)) is not None:
             raise ValueError(f"[{op}] expected {name} to be finite, got {bad[1]} at index {bad[0]}")

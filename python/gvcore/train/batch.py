@@ -27,7 +27,7 @@ class Batch:
     """Arrays ready for a plan; `order` picks rows of them."""
 
     inputs: list[Input]
-    target: Any
+    target: NDArray[Any]
     labels: bool
     sample_weight: NDArray[np.float64] | None = None
     order: NDArray[np.int64] | None = None
@@ -88,14 +88,15 @@ def as_batch(op: str, x: Any, y: Any, dtype: np.dtype[Any], loss: Any, sample_we
         raise ValueError(f"[{op}] expected a batch of at least one row, got x of shape {inputs[0].shape}")
     if any(len(part) != rows for part in inputs):
         raise ValueError(f"[{op}] expected inputs of one length, got {[p.shape for p in inputs]}")
-    if not isinstance(loss, Loss):
-        return Batch(inputs, y, False, as_weights(op, sample_weight, rows))
     target = as_array(op, "y", y)
-    if target.dtype.kind not in "fiub" or target.dtype.itemsize > 8:
+    native = isinstance(loss, Loss)
+    if native and (target.dtype.kind not in "fiub" or target.dtype.itemsize > 8):
         raise TypeError(f"[{op}] expected y to be numbers, got dtype {target.dtype}")
     if target.ndim == 0 or len(target) != rows:
         hint = "; several inputs make a tuple, not a list" if isinstance(x, list) else ""
         raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {target.shape}{hint}")
+    if not native:
+        return Batch(inputs, target, False, as_weights(op, sample_weight, rows))
     labels = loss.native()["kind"] == "cross_entropy" and target.dtype.kind in "iub"
     if labels and target.dtype == np.uint64 and target.size and target.max() > np.iinfo(np.int64).max:
         raise ValueError(f"[{op}] expected labels below 2**63")

@@ -85,7 +85,7 @@ def value_and_grad(
                 value = core.step(batch.inputs, batch.target, None, None, request)[0]
             else:
                 prediction = core.forward(batch.inputs, None, request)
-                value, gradient = python_loss(loss, prediction, y)
+                value, gradient = python_loss(loss, prediction, batch.target)
                 request.commit_statistics &= math.isfinite(value)
                 core.backward(gradient, request)
             pairs = zip(plan.recorded.names, core.gradients(), strict=True)

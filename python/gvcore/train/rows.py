@@ -42,15 +42,11 @@ def prepare(
         )
     with np.errstate(over="ignore"):  # a target that float32 cannot hold becomes infinite, and is named then
         data = as_batch(op, x, target, dtype, loss, sample_weight)
-    rows = len(data.inputs[0])
-    if not isinstance(loss, Loss):
-        if target.ndim == 0 or len(target) != rows:
-            raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {target.shape}")
-        if sample_weight is not None or class_weight is not None:
-            raise ValueError(
-                f"[{op}] expected no sample_weight and no class_weight with a loss written in Python; "
-                "weight the rows in the loss"
-            )
+    if not isinstance(loss, Loss) and (sample_weight is not None or class_weight is not None):
+        raise ValueError(
+            f"[{op}] expected no sample_weight and no class_weight with a loss written in Python; "
+            "weight the rows in the loss"
+        )
     if class_weight is not None:
         weights = _class_weights(op, class_weight, target)
         given = data.sample_weight

@@ -222,7 +222,8 @@ class TrainStep:
         x : array_like of shape (batch, ...), or a tuple of them
             float16/32/64, integer or bool, `scaled` or not; converted to the dtype of the net row by row.
         y : array_like
-            What the loss wants: labels of any integer dtype, or an array of the prediction's shape.
+            What the loss wants: labels of any integer dtype, or an array of the prediction's shape. A
+            callable gets it as an array, with as many rows as x and of any dtype.
         lr : float, optional
             Overrides the optimiser's rate.
         sample_weight : array_like of shape (batch,), optional
@@ -354,7 +355,7 @@ class TrainStep:
         if batch.sample_weight is not None:
             raise ValueError("[TrainStep] expected no sample_weight with a loss written in Python")
         prediction = core.forward(batch.inputs, batch.order, request)
-        target = batch.target if batch.order is None else np.asarray(batch.target)[batch.order]
+        target = batch.target if batch.order is None else batch.target[batch.order]
         try:
             loss, gradient = python_loss(self.loss, prediction, target)
         except _core.NotFinite as error:
