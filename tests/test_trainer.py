@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,28 @@ def test_the_length_of_the_schedule_is_filled_in() -> None:
     assert trainer.step.optimizer.needs_total_steps
     history = trainer.fit(X, Y, epochs=2, batch_size=20, accumulate=2)  # 5 batches, 3 updates
     assert [r["lr"] for r in history.step] == pytest.approx([0.1 * (1 - t / 6) for t in range(6)])
-    trainer.fit(X, Y, epochs=1, batch_size=50)
+    with pytest.warns(RuntimeWarning):
+        trainer.fit(X, Y, epochs=1, batch_size=50)
     assert history.step[-1]["lr"] == 0.0  # it stays at its end
+
+
+def test_a_schedule_that_has_run_out_warns() -> None:
+    """Not one with a single rate above 0, nor a rate of 0 that was asked for, nor where nothing is done."""
+    trainer = make(lr=gv.schedules.cosine(0.1))
+    fit = {"epochs": 2, "batch_size": 20, "accumulate": 2}  # 3 updates an epoch
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        trainer.fit(X, Y, **fit)
+        trainer.fit(X, Y, epochs=0, batch_size=20)
+        make(lr=lambda step: 0.1 if step == 5 else 0.0).fit(X, Y, **fit)
+        make(lr=0.0).fit(X, Y, **fit)
+    before = trainer.net.state_dict()
+    with pytest.warns(RuntimeWarning, match="0 in all 6 updates from step 7 on, .*total_steps") as caught:
+        trainer.fit(X, Y, **fit)
+    assert caught[0].filename == __file__
+    assert all((array == before[name]).all() for name, array in trainer.net.state_dict().items())
+    with pytest.warns(RuntimeWarning, match="in all 3,000,000 updates from step 1 on"):
+        make(lr=lambda step: 0.0).fit(X, Y, **(fit | {"epochs": 10**6}), callbacks=[lambda trainer: True])
 
 
 @pytest.mark.parametrize("cause", ["data", "callback", "stop", "loss"])

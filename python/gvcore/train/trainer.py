@@ -5,6 +5,7 @@ The steps themselves are in C++ (step.py), stretches of them and the way back in
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -61,6 +62,20 @@ def _callbacks(given: Any) -> list[Callback]:
                 f"got {callback!r}"
             )
     return found
+
+
+def _warn_if_all_rates_are_zero(optimizer: Optimizer, first: int, count: int) -> None:
+    """Warn of a schedule that gives 0 in all updates; of many, a thousand spread over them are looked at."""
+    asked = np.unique(np.linspace(first, first + count - 1, min(count, 1000)).astype(np.int64)).tolist()
+    if not asked or isinstance(optimizer.lr, float) or any(optimizer.lr_at(step) > 0.0 for step in asked):
+        return
+    warnings.warn(
+        f"[fit] expected a schedule with rates above 0, got 0 in all {count:,} updates from step {first + 1} "
+        "on, so that nothing is learned; give total_steps for all calls of fit together to the schedule, or "
+        "make a new Trainer of the net",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 class Trainer:
@@ -203,7 +218,8 @@ class Trainer:
 
         A second call continues: weights, optimiser, schedule, numbering of steps and epochs go on from where
         they are. A schedule whose length was filled in by the first call stays at its end then; give
-        ``total_steps`` for all calls together to a schedule that should go on.
+        ``total_steps`` for all calls together to a schedule that should go on. A RuntimeWarning tells of a
+        schedule that gives 0 from the first to the last update.
 
         Parameters
         ----------
@@ -280,6 +296,7 @@ class Trainer:
         marks = np.append(np.arange(0, len(cuts) - 1, accumulate), len(cuts) - 1)
         given, updates = self.step.optimizer, self.step.updates
         filled = given.with_total_steps(updates + epochs * (len(marks) - 1)) if epochs else given
+        _warn_if_all_rates_are_zero(filled, updates, epochs * (len(marks) - 1))
         averaging = Averaging(self.step) if accumulate > 1 else None
         progress = Progress(epochs, len(marks) - 1)
         self.step._optimizer = filled
