@@ -95,7 +95,7 @@ def run(code: str, *arguments: str, **environment: str) -> str:
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # alone it takes 11 s
         env={**os.environ, **environment},
     )
     assert result.returncode == 0, f"exit status {result.returncode}\n{result.stderr}"

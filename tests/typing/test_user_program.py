@@ -20,7 +20,7 @@ PROGRAM = Path(__file__).with_name("program.py")
 def test_it_type_checks(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     if importlib.util.find_spec("mypy") is None:
         pytest.skip("mypy is not installed")
-    cache = request.config.cache
+    cache = getattr(request.config, "cache", None)  # not there under -p no:cacheprovider
     folder = cache.mkdir("mypy-user") if cache is not None else tmp_path
     environment = dict(os.environ)
     package = Path(gvcore.__file__).parent.parent
