@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 import gvcore as gv
 from gvcore import nn
 from gvcore.callbacks import Callback
+from gvcore.train.loop import Mark
 
 # Runs fit again and again; a thread sends SIGINT at a random moment of each run.
 INTERRUPTED = """
@@ -485,6 +487,36 @@ def test_weights_that_are_not_finite_at_the_start() -> None:
     trainer = gv.Trainer(net, nn.MSELoss(), gv.optim.SGD(lr=0.1), seed=0)
     with pytest.raises(FloatingPointError, match=r"expected finite weights, got .* in weight before step 1"):
         trainer.fit(X, Y, epochs=1, batch_size=10)
+
+
+def test_a_part_of_a_net_leaves_the_rest_alone() -> None:
+    """The weights of a layer that lie between those of the part are not looked at, and not put back."""
+    first, between, last = nn.Linear(3, 4, seed=0), nn.Linear(4, 4, seed=2), nn.Linear(4, 1, seed=1)
+    whole = nn.Sequential(first, nn.Sigmoid(), between, last, nn.Sigmoid())
+    whole.parameters()  # into one buffer
+    part = nn.Sequential(first, nn.Sigmoid(), last, nn.Sigmoid())
+    places = [p.ctypes.data for p in (*part.parameters().values(), between.parameters()["weight"])]
+    assert min(places) < places[-1] < max(places)
+    between.parameters()["weight"][...] = np.nan
+    trainer = gv.Trainer(part, nn.MSELoss(), gv.optim.SGD(lr=lambda step: 1e39 if step == 7 else 0.1), seed=0)
+
+    def write(trainer: gv.Trainer) -> None:
+        between.parameters()["bias"][...] += 1
+
+    between.parameters()["bias"][...] = 0
+    with pytest.raises(FloatingPointError, match="after the update at step 8, epoch 2"):
+        trainer.fit(X, Y, epochs=3, batch_size=20, callbacks=[write])
+    assert all(np.isfinite(p).all() for p in part.parameters().values())
+    assert (between.parameters()["bias"] == 1).all() and np.isnan(between.parameters()["weight"]).all()
+
+
+def test_copies_take_a_fiftieth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = iter([1.0, 10.0, 11.0, 12.0, 60.9, 61.1])
+    monkeypatch.setattr("gvcore.train.loop.time", SimpleNamespace(perf_counter=lambda: next(now)))
+    mark = Mark(bounded([]).step)
+    assert mark.due()
+    mark.take()  # a second, until 11
+    assert [mark.due() for _ in range(3)] == [False, False, True]
 
 
 def test_nothing_of_the_library_is_printed(tmp_path: Path) -> None:

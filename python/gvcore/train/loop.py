@@ -222,7 +222,10 @@ class Mark:
 
 
 def _together(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
-    """Return one array that covers all, if they lie in one buffer as the parameters of a net do."""
+    """Return one array that covers all, if they lie in one buffer and nothing else lies between them.
+
+    Those of a part of a net need not: what lies between them is not to be looked at, and not to be put back.
+    """
     roots = [array.base for array in arrays]
     if len(arrays) < 2 or any(root is not roots[0] for root in roots):
         return arrays
@@ -231,7 +234,7 @@ def _together(arrays: list[NDArray[Any]]) -> list[NDArray[Any]]:
         return arrays
     low = min(array.ctypes.data for array in arrays) - root.ctypes.data
     high = max(array.ctypes.data + array.nbytes for array in arrays) - root.ctypes.data
-    if high - low > 2 * sum(array.nbytes for array in arrays) + 4096:
+    if high - low > sum(-(-array.nbytes // 64) * 64 for array in arrays):  # each begins on a cache line
         return arrays
     return [root.view(np.uint8)[low:high].view(arrays[0].dtype)]
 
