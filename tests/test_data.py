@@ -84,6 +84,14 @@ def test_stratify_takes_largest_remainders_and_any_labels() -> None:
     assert Counter(y_test.tolist()) == {"a": 3, "b": 1, "c": 1}
 
 
+@pytest.mark.parametrize("test_size", [3, 4])
+def test_stratified_parts_may_hold_one_row_of_each_class(test_size: int) -> None:
+    y = np.array([0, 0, 1, 1, 2, 2, 2])
+    parts = train_test_split(y, test_size=test_size, seed=0, stratify=y)
+    assert [set(part.tolist()) for part in parts] == [{0, 1, 2}] * 2
+    assert len(parts[1]) == test_size
+
+
 @pytest.mark.parametrize(
     ("arrays", "options", "error", "message"),
     [
@@ -120,6 +128,12 @@ def test_stratify_takes_largest_remainders_and_any_labels() -> None:
             {"stratify": [0, 0, 1, 1, 2, 2], "test_size": 2},
             ValueError,
             "each of the 3 classes",
+        ),
+        (
+            [np.arange(6)],
+            {"stratify": [0, 0, 1, 1, 2, 2], "test_size": 4},
+            ValueError,
+            "each of the 3 classes in both parts, got 2 training and 4 test rows",
         ),
     ],
 )

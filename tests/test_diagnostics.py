@@ -205,6 +205,18 @@ def test_verdicts_at_10_and_1000_layers(layers):
         assert exploding.starts_at in ("12", "14", "16")
 
 
+@pytest.mark.parametrize(
+    ("ratio", "verdict"), [(2099.0, "healthy"), (2101.0, "exploding"), (0.0, "vanishing")]
+)
+def test_the_band_counts_the_last_layer(ratio, verdict):
+    """A net of 21 layers, of which 20 lie before the last block: norms may differ by a factor of 2,100."""
+    norms = [ratio or 1 / 2101] + [1.0] * 20
+    blocks = [flow.BlockFlow(f"{i}", "Linear", i, 1.0, 1.0, g, None, None, None) for i, g in enumerate(norms)]
+    assert flow.judge(blocks, None, 1.0) == (verdict, None if verdict == "healthy" else "0")
+    inside = [flow.BlockFlow("0", "Linear", 0, 1.0, 1.0, 1 / 2099, None, None, None), *blocks[1:]]
+    assert flow.judge(inside, None, 1.0) == ("healthy", None)
+
+
 def test_underflow_is_vanishing_and_overflow_exploding():
     report = diagnose(plain(1000, nn.Sigmoid, init="xavier_normal"))
     assert report.gradient_norms[0] == 0.0 and report.gradient_norms[-1] > 0.0

@@ -98,6 +98,41 @@ def test_a_loss_that_never_falls_gives_no_suggestion():
     assert math.isnan(found.suggestion) and math.isnan(found.steepest)
 
 
+def scripted(losses):
+    """`find_lr` where the loss of each step is given."""
+    values = iter(losses)
+    net, x = nn.Linear(1, 1, seed=0), np.ones((4, 1))
+    return gv.find_lr(net, x, x, lambda p, y: (next(values), 0 * p), steps=len(losses), batch_size=2)
+
+
+def means(losses):
+    weights = [0.9 ** np.arange(i + 1)[::-1] for i in range(len(losses))]
+    return np.array([w @ losses[: len(w)] / w.sum() for w in weights])
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("times", "stops"), [(2.99, False), (3.01, True)])
+def test_it_stops_where_the_mean_rises_by_three_times_the_best(sign, times, stops):
+    losses = np.full(20, sign)
+    step = (means(np.eye(20)[10])[10]).item()  # what the loss of step 10 adds to the mean there
+    losses[10] += times / step
+    found = scripted(losses)
+    assert found.smoothed[10] == pytest.approx(sign + times)
+    assert len(found.lrs) == (11 if stops else 20)
+    assert ("4 times the best" in found.stopped) == stops
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("fall", "suggests"), [(0.049, False), (0.051, True)])
+def test_a_suggestion_needs_a_fall_by_a_twentieth(sign, fall, suggests):
+    ramp = np.append(np.arange(15.0), np.zeros(5))
+    losses = sign - ramp * (fall / means(ramp)[14])
+    found = scripted(losses)
+    assert found.smoothed[0] - found.smoothed.min() == pytest.approx(fall)
+    assert math.isfinite(found.suggestion) == math.isfinite(found.steepest) == suggests
+    assert not suggests or found.suggestion == found.lrs[14] / 10
+
+
 def test_batches_cross_the_ends_of_passes():
     """Every pass shows each sample once, and each batch is full."""
     from gvcore.rangetest import _batches
