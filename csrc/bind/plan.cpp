@@ -159,7 +159,7 @@ template <class T> class Plan {
     return results;
   }
 
-  // Forward, loss, backward, update. Returns (loss, gradient norm before clipping).
+  // Forward, loss, backward, update. Returns (loss, gradient norm before clipping, threads).
   py::tuple step(const py::list& inputs, const py::object& target, const py::object& sample_weight,
                  const py::object& order, const StepRequest& request) {
     const Busy busy(executor_->busy());

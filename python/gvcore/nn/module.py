@@ -192,7 +192,11 @@ class Module:
     def parameters(self) -> dict[str, NDArray[Any]]:
         """Return dotted name -> array of every parameter, in the order of the modules.
 
-        The arrays are views: writing to them between calls changes the net.
+        The arrays are views: writing to them between calls changes the net, for as long as the parameters
+        stay where they lie. They move into other memory, and leave behind the arrays that were returned
+        before, which keep their values and change nothing any more: in `astype`; when this is called of
+        another net that shares modules with this one (`Trainer.fit` calls it), and again of this one after
+        that; when it is called after modules or parameters were added.
 
         Raises
         ------

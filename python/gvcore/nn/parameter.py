@@ -162,7 +162,10 @@ class Parameter:
 
     @property
     def data(self) -> NDArray[Any]:
-        """The values, as a view: writing to it between calls changes the net."""
+        """The values, as a view: writing to it between calls changes the net, until the parameter moves.
+
+        `Module.parameters` says when that is; its first call moves all parameters of the net.
+        """
         if self._data is None:
             drawn = _core.zeros(self.size, self._dtype).reshape(self._shape)
             self._init(drawn, seed=as_seed(self._seed), site=self._site)
