@@ -72,7 +72,9 @@ std::string Shape::text() const {
 
 int Graph::add_parameter_info(std::string name, std::vector<index> shape, bool trainable) {
   index size = 1;
-  for (index n : shape) size *= n;
+  for (index n : shape)
+    if (n < 0 || __builtin_mul_overflow(size, n, &size))
+      fail("graph", "parameter " + name + " of sizes whose product is below 2**63", text(shape));
   parameters_.push_back({std::move(name), std::move(shape), size, trainable});
   return int(parameters_.size()) - 1;
 }

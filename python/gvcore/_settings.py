@@ -12,6 +12,8 @@ import numbers
 from collections.abc import Iterable
 from typing import Any
 
+MOST = 2**63 - 1  # the largest integer of C++
+
 
 def real(
     op: str,
@@ -30,7 +32,10 @@ def real(
     expected = f"[{op}] expected {name} to be a finite number{' ' + wanted if wanted else ''}{otherwise}"
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{expected}, got {value!r}")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer beyond the range of floats
+        number = math.inf
     if (
         not math.isfinite(number)
         or (at_least is not None and number < at_least)
@@ -53,14 +58,16 @@ def returned(op: str, what: str, value: Any) -> float:
     raise TypeError(f"[{op}] expected {what}, got {type(value).__name__}{shape}")
 
 
-def integer(op: str, name: str, value: Any, *, at_least: int = 0) -> int:
-    """Return `value` as an int of at least `at_least`."""
+def integer(op: str, name: str, value: Any, *, at_least: int = 0, bits: int | None = None) -> int:
+    """Return `value` as an int of at least `at_least`, with `bits` one below 2**bits, as C++ takes it."""
     expected = f"[{op}] expected {name} to be an integer >= {at_least}"
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{expected}, got {value!r}")
     number = int(value)
     if number < at_least:
         raise ValueError(f"{expected}, got {number}")
+    if bits is not None and number.bit_length() > bits:
+        raise ValueError(f"{expected} and < 2**{bits}, got one of {number.bit_length()} bits")
     return number
 
 

@@ -78,8 +78,8 @@ class Linear(Module):
         init: Any = None,
         seed: int | np.random.SeedSequence | None = None,
     ) -> None:
-        self.in_features = integer("Linear", "in_features", in_features, at_least=1)
-        self.out_features = integer("Linear", "out_features", out_features, at_least=1)
+        self.in_features = integer("Linear", "in_features", in_features, at_least=1, bits=63)
+        self.out_features = integer("Linear", "out_features", out_features, at_least=1, bits=63)
         self._chosen = init is not None
         fill = initialisers.get(init) if init is not None else initialisers.default_for("relu")
         self.weight = Parameter(shape=(self.out_features, self.in_features), init=fill, seed=seed, site=0)
@@ -130,7 +130,7 @@ class BatchNorm(Module):
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
     ) -> None:
-        self.num_features = integer("BatchNorm", "num_features", num_features, at_least=1)
+        self.num_features = integer("BatchNorm", "num_features", num_features, at_least=1, bits=63)
         self.eps = real("BatchNorm", "eps", eps, above=0.0)
         self.momentum = real("BatchNorm", "momentum", momentum, at_least=0.0, at_most=1.0)
         self.affine = boolean("BatchNorm", "affine", affine)
@@ -179,7 +179,7 @@ class LayerNorm(Module):
     """
 
     def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True) -> None:
-        self.num_features = integer("LayerNorm", "num_features", num_features, at_least=1)
+        self.num_features = integer("LayerNorm", "num_features", num_features, at_least=1, bits=63)
         self.eps = real("LayerNorm", "eps", eps, above=0.0)
         n = (self.num_features,)
         boolean("LayerNorm", "affine", affine)

@@ -456,8 +456,15 @@ class Inventory:
         found = {p.dtype for p in self.parameters.values()}
         found |= {module.buffer(key).dtype for _, module, key in self.buffers}
         if len(found) > 1:
+            first: dict[str, str] = {}
+            for name, parameter in self.parameters.items():
+                first.setdefault(parameter.dtype.name, name)
+            for name, module, key in self.buffers:
+                first.setdefault(module.buffer(key).dtype.name, name)
+            got = " and ".join(f"{kind} in {name}" for kind, name in sorted(first.items()))
             raise TypeError(
-                "[Module] expected all parameters of one dtype, got float32 and float64; use net.astype(…)"
+                f"[Module] expected all parameters of one dtype, got {got}; give nn.Parameter an array of "
+                "the net's dtype, array.astype(np.float32), or convert the net, net.astype(np.float32)"
             )
         return found.pop() if found else np.dtype(np.float32)
 

@@ -8,14 +8,17 @@ net somewhere may have been changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gvcore import _core
-from gvcore.nn.init import Initialiser, zeros
+from gvcore._settings import MOST, boolean, integer
+from gvcore.data import as_array
+from gvcore.nn.init import Initialiser, get, zeros
 from gvcore.seeding import as_seed
 
 __all__ = ["Parameter", "changed", "flatten", "storage_epoch", "structure_epoch"]
@@ -70,11 +73,13 @@ class Parameter:
     Parameters
     ----------
     data : array_like, optional
-        First values, copied; float32 unless the array is float64.
+        First values, copied. float64 if it is an array or a NumPy scalar of that dtype; float32 else, from
+        lists and Python's numbers too.
     shape : sequence of int, optional
         Instead of `data`, with `init`: the values are drawn when they are first looked at.
-    init : callable, optional
-        ``init(out, *, seed, site)`` fills `out`; see `gvcore.nn.init`.
+    init : str or callable, optional
+        A name, or ``init(out, *, seed, site)``, which fills `out`; see `gvcore.nn.init`. Zeros by default.
+        With `data`, what `Module.reset_parameters` draws from instead of giving these values again.
     seed : int, numpy.random.SeedSequence or None
         Of the first values.
     site : int, default 0
@@ -84,8 +89,10 @@ class Parameter:
 
     Raises
     ------
-    TypeError
-        If `data` is not numeric, or neither `data` nor `shape` is given.
+    TypeError, ValueError
+        Names the argument that is of the wrong kind or out of range: if `data` is not numeric, makes no array
+        or does not fit into float32; if neither `data` nor `shape` is given, or both. Where there is no
+        memory of such a size, when the values are first looked at; the seed then, too.
 
     Examples
     --------
@@ -101,34 +108,45 @@ class Parameter:
         data: Any = None,
         *,
         shape: Sequence[int] | None = None,
-        init: Initialiser | None = None,
+        init: str | Initialiser | None = None,
         seed: int | np.random.SeedSequence | None = None,
         site: int = 0,
         requires_grad: bool = True,
     ) -> None:
-        self._requires_grad = bool(requires_grad)
-        self._init: Initialiser = init if init is not None else zeros()
+        op = "Parameter"
+        self._requires_grad = boolean(op, "requires_grad", requires_grad)
+        self._init: Initialiser = zeros() if init is None else get(init)
         self._seed = seed
-        self._site = site
+        self._site = integer(op, "site", site, bits=32)
         self._data: NDArray[Any] | None = None
         self._dtype: np.dtype[Any] = np.dtype(np.float32)
-        if data is not None:
-            array = np.asarray(data)
-            if array.dtype.kind not in "fiub":
-                raise TypeError(
-                    f"[Parameter] expected data to be an array of real numbers, got {array.dtype}"
+        if (data is None) == (shape is None):
+            raise TypeError(f"[{op}] expected data or shape, got {'neither' if data is None else 'both'}")
+        if shape is not None:
+            if isinstance(shape, str) or not isinstance(shape, Iterable):
+                raise TypeError(f"[{op}] expected shape to be a sequence of integers, got {shape!r}")
+            self._shape = tuple(integer(op, f"shape[{i}]", n, bits=63) for i, n in enumerate(shape))
+            return
+        array = as_array(op, "data", data)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"[{op}] expected data to be an array of real numbers, got {array.dtype}")
+        # What NumPy makes of a list is nobody's choice.
+        if array.dtype.newbyteorder("=") == np.float64 and hasattr(data, "dtype"):
+            self._dtype = np.dtype(np.float64)
+        self._shape = tuple(array.shape)
+        values = _core.zeros(array.size, self._dtype).reshape(array.shape)
+        with np.errstate(all="ignore"):
+            values[...] = array
+        if array.dtype.kind == "f" and array.itemsize > values.itemsize:
+            beyond = np.isinf(values) & np.isfinite(array)
+            if beyond.any():
+                raise ValueError(
+                    f"[{op}] expected data in the range of {self._dtype}, got {array[beyond][0]:g}; an array "
+                    "of float64 makes a parameter of float64"
                 )
-            self._dtype = np.dtype(np.float64 if array.dtype == np.float64 else np.float32)
-            self._shape = tuple(array.shape)
-            flat = _core.zeros(array.size, self._dtype).reshape(array.shape)
-            flat[...] = array
-            self._data = flat
-            if init is None:
-                self._init = _Given(flat.copy())
-        elif shape is not None:
-            self._shape = tuple(int(n) for n in shape)
-        else:
-            raise TypeError("[Parameter] expected data or shape, got neither")
+        self._data = values
+        if init is None:
+            self._init = _Given(values.copy())
 
     @property
     def requires_grad(self) -> bool:
@@ -137,7 +155,7 @@ class Parameter:
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        self._requires_grad = bool(value)
+        self._requires_grad = boolean("Parameter", "requires_grad", value)
         changed()
 
     @property
@@ -153,7 +171,7 @@ class Parameter:
     @property
     def size(self) -> int:
         """The number of elements."""
-        return int(np.prod(self._shape, dtype=np.int64))
+        return math.prod(self._shape)
 
     @property
     def ndim(self) -> int:
@@ -167,6 +185,8 @@ class Parameter:
         `Module.parameters` says when that is; its first call moves all parameters of the net.
         """
         if self._data is None:
+            if self.size * self._dtype.itemsize > MOST:
+                raise ValueError(f"[Parameter] expected a shape of less than 2**63 bytes, got {self._shape}")
             drawn = _core.zeros(self.size, self._dtype).reshape(self._shape)
             self._init(drawn, seed=as_seed(self._seed), site=self._site)
             self._data = drawn
