@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 
+import gvcore as gv
 import gvcore.functional as F
 import oracles as o
 from functional_cases import (
@@ -158,6 +159,14 @@ def test_updates_propagate_nan(isa):
 
 
 @each_dtype
+def test_sgd_takes_the_momentum_that_its_settings_take(dtype):
+    p, g, v = np.zeros(3, dtype), np.ones(3, dtype), np.ones(3, dtype)
+    F.sgd_update(p, g, v, lr=0.5, momentum=gv.optim.SGD(lr=0.5, momentum=1.0).momentum)
+    np.testing.assert_array_equal(v, np.full(3, 2.0))
+    np.testing.assert_array_equal(p, np.full(3, -1.0))
+
+
+@each_dtype
 def test_sgd_refuses(dtype):
     p, g, v = np.ones(6, dtype), np.ones(6, dtype), np.ones(6, dtype)
     op = "sgd_update"
@@ -166,7 +175,6 @@ def test_sgd_refuses(dtype):
         {"lr": np.nan},
         {"lr": np.inf},
         {"momentum": -0.1},
-        {"momentum": 1.0},
         {"momentum": np.nan},
         {"momentum": 1.5},
         {"weight_decay": -1e-4},

@@ -1,6 +1,9 @@
 """What counts as a change of a net's structure: settings of any kind do, what forward keeps does not,
 and is of no use to the next run of forward."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -135,6 +138,29 @@ def test_astype_of_a_net_that_has_only_buffers():
     single = net(x)
     assert net.astype(np.float64)(x).dtype == np.float64
     np.testing.assert_array_equal(net.astype(np.float32)(x), single)
+
+
+def test_net_without_parameters_remembers_astype():
+    net = nn.Sequential(nn.Tanh(), nn.Sequential(nn.ReLU()))
+    single = net(X)
+    step = gv.TrainStep(nn.Sequential(nn.Linear(4, 4), net), nn.MSELoss(), gv.optim.SGD(lr=0.1))
+    step(X, X)
+    net.astype(np.float32)
+    step(X, X)  # of a net with parameters they alone decide
+    assert single.dtype == np.float32 and net.astype(np.float64).dtype == np.float64
+    for each in (net, net[1], copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert each(X).dtype == np.float64
+    wide = X.astype(np.float64)
+    np.testing.assert_allclose(net(wide), np.maximum(np.tanh(wide), 0), rtol=1e-14)
+    assert nn.Sequential(nn.Linear(4, 4), net)(X).dtype == np.float32
+    assert net.astype(np.float32)(X).dtype == np.float32
+
+
+def test_repr_shows_every_setting():
+    assert repr(nn.GELU()) == "GELU()" and repr(nn.GELU("tanh")) == "GELU('tanh')"
+    for norm in (nn.LayerNorm, nn.BatchNorm):
+        assert norm(3).affine is True and "affine" not in repr(norm(3))
+        assert norm(3, affine=False).affine is False and "affine=False" in repr(norm(3, affine=False))
 
 
 def test_parameters_of_two_dtypes_are_refused_and_left_as_they_are():

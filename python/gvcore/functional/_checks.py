@@ -28,6 +28,13 @@ def fraction(op: str, name: str, value: Any) -> float:
     return real(op, name, value, at_least=0, below=1)
 
 
+def share(op: str, name: str, value: Any) -> float:
+    """Return a number in [0, 1] as a float."""
+    if type(value) is float and 0.0 <= value <= 1.0:
+        return value
+    return real(op, name, value, at_least=0, at_most=1)
+
+
 def whole(op: str, name: str, value: Any) -> int:
     """Return an integer of either sign."""
     if type(value) is int:

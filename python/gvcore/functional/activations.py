@@ -183,7 +183,7 @@ def gelu(x: FloatArray, approximate: str = "none", *, out: FloatArray | None = N
     >>> gelu(np.array([-1.0, 0.0, 1.0])).round(4).tolist()
     [-0.1587, 0.0, 0.8413]
     """
-    kernel = _gelu_kernel("gelu", approximate)
+    kernel = gelu_kernel("gelu", approximate)
     return _call("gelu", 0.0, x, out, {"approximate": approximate}, kernel)  # type: ignore[no-any-return]
 
 
@@ -302,7 +302,8 @@ def sigmoid(x: FloatArray, *, out: FloatArray | None = None) -> FloatArray:
     return _call("sigmoid", 0.0, x, out, {})  # type: ignore[no-any-return]
 
 
-def _gelu_kernel(op: str, approximate: Any) -> str:
+def gelu_kernel(op: str, approximate: Any) -> str:
+    """Return the name of the kernel that ``approximate=`` stands for."""
     return "gelu" if choice(op, "approximate", approximate, ("none", "tanh")) == "none" else "gelu_tanh"
 
 
@@ -348,7 +349,7 @@ def activation_backward(name: str, dy: FloatArray, x: FloatArray, **parameters: 
     refuse_traced(op, "TrainStep or value_and_grad, which differentiate the net", dy, x)
     kernel, alpha = name, 0.0
     if name == "gelu":
-        kernel = _gelu_kernel(op, parameters.pop("approximate", "none"))
+        kernel = gelu_kernel(op, parameters.pop("approximate", "none"))
     elif name in _PARAMETERS:
         parameter, default = _PARAMETERS[name]
         bound = 0.0 if name == "softplus" else None

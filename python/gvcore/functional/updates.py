@@ -9,7 +9,7 @@ from typing import Any
 
 from gvcore import _core
 from gvcore._settings import integer, real
-from gvcore.functional._checks import flag, fraction, nonnegative
+from gvcore.functional._checks import flag, fraction, nonnegative, share
 from gvcore.functional._tracing import FloatArray, ndarray, refuse_traced
 
 __all__ = ["adam_update", "clip_grad_norm", "sgd_update"]
@@ -47,7 +47,7 @@ def sgd_update(
     lr : float
         Finite, not negative; multiplies last, so that a schedule does not act on the velocity.
     momentum : float, default 0.0
-        In [0, 1).
+        In [0, 1].
     dampening : float, default 0.0
     weight_decay : float, default 0.0
         Not negative.
@@ -75,8 +75,8 @@ def sgd_update(
     op = "sgd_update"
     refuse_traced(op, _STEP, param, grad)
     lr = nonnegative(op, "lr", lr)
-    momentum = fraction(op, "momentum", momentum)
-    if dampening != 0:
+    momentum = share(op, "momentum", momentum)
+    if type(dampening) is not float or dampening != 0:
         dampening = real(op, "dampening", dampening)
     weight_decay = nonnegative(op, "weight_decay", weight_decay)
     if momentum != 0 and velocity is None:

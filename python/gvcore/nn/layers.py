@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gvcore._settings import boolean, integer, real
+from gvcore.functional.activations import gelu_kernel
 from gvcore.nn import init as initialisers
 from gvcore.nn.module import Module
 from gvcore.nn.parameter import Parameter
@@ -181,8 +182,8 @@ class LayerNorm(Module):
     def __init__(self, num_features: int, eps: float = 1e-5, affine: bool = True) -> None:
         self.num_features = integer("LayerNorm", "num_features", num_features, at_least=1, bits=63)
         self.eps = real("LayerNorm", "eps", eps, above=0.0)
+        self.affine = boolean("LayerNorm", "affine", affine)
         n = (self.num_features,)
-        boolean("LayerNorm", "affine", affine)
         self.weight = Parameter(shape=n, init=initialisers.ones(), seed=0) if affine else None
         self.bias = Parameter(shape=n, init=initialisers.zeros(), seed=0, site=1) if affine else None
 
@@ -195,7 +196,7 @@ class LayerNorm(Module):
         return x.new(t.graph.layernorm(x.node, t.optional(self.weight), t.optional(self.bias), self.eps))
 
     def extra_repr(self) -> str:
-        return f"{self.num_features}, eps={self.eps:g}"
+        return f"{self.num_features}, eps={self.eps:g}" + ("" if self.affine else ", affine=False")
 
 
 class Dropout(Module):
@@ -325,17 +326,19 @@ class GELU(Activation):
 
     Raises
     ------
-    ValueError
-        If `approximate` is neither.
+    TypeError, ValueError
+        If `approximate` is no string, or neither.
     """
 
     def __init__(self, approximate: str = "none") -> None:
-        if approximate not in ("none", "tanh"):
-            raise ValueError(f"[GELU] expected approximate to be 'none' or 'tanh', got {approximate!r}")
+        gelu_kernel("GELU", approximate)
         self.approximate = approximate
 
     def forward(self, x: Value) -> Value:
-        return activate(x, "gelu" if self.approximate == "none" else "gelu_tanh")
+        return activate(x, gelu_kernel("GELU", self.approximate))
+
+    def extra_repr(self) -> str:
+        return "" if self.approximate == "none" else repr(self.approximate)
 
 
 class SiLU(Activation):

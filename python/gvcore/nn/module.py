@@ -219,7 +219,10 @@ class Module:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype in which the net computes: that of its parameters; float32 if it has none."""
+        """The dtype in which the net computes: that of its parameters, or float32.
+
+        A net without parameters keeps that of its last `astype`.
+        """
         return self.inventory().dtype()
 
     # ---- changing it ------------------------------------------------------------------------
@@ -240,6 +243,8 @@ class Module:
         flatten(list(parts.parameters.values()), wanted)
         for _, module, key in parts.buffers:
             module.register_buffer(key, module.buffer(key).astype(wanted))
+        for _, module in self.named_modules():  # counts where there is neither
+            object.__setattr__(module, "_converted", wanted)
         return self
 
     def reset_parameters(self: _Self, seed: int | np.random.SeedSequence | None = None) -> _Self:
@@ -438,12 +443,15 @@ class Inventory:
                         self.buffers.append((prefix + name, module, name))
                 elif issubclass(kind, np.generic):
                     parts += (key, value)
-                elif key not in ("_inference", "_given") and value is not _NOTHING:
+                elif key not in _OWN and value is not _NOTHING:
                     parts += (key, id(value))
                     self._alive.append(value)
             if children:
                 children.reverse()
                 stack += children
+        self._converted: np.dtype[Any] = net.__dict__.get("_converted", np.dtype(np.float32))
+        if not (self.parameters or self.buffers):
+            parts.append(self._converted)
         self.structure = tuple(parts)
 
     @property
@@ -452,7 +460,7 @@ class Inventory:
         return tuple([p.requires_grad for p in self.parameters.values()])
 
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of all parameters and buffers; float32 if there are none."""
+        """The dtype of all parameters and buffers; if there are none that of `astype`, or float32."""
         found = {p.dtype for p in self.parameters.values()}
         found |= {module.buffer(key).dtype for _, module, key in self.buffers}
         if len(found) > 1:
@@ -466,9 +474,10 @@ class Inventory:
                 f"[Module] expected all parameters of one dtype, got {got}; give nn.Parameter an array of "
                 "the net's dtype, array.astype(np.float32), or convert the net, net.astype(np.float32)"
             )
-        return found.pop() if found else np.dtype(np.float32)
+        return found.pop() if found else self._converted
 
 
 _PLAIN = frozenset({int, float, str, bool, type(None)})
 _PARTS = (Parameter, Module)
+_OWN = frozenset({"_inference", "_given", "_converted"})  # attributes that are no settings
 _NOTHING = object()  # the setting of an attribute that only forward has set
