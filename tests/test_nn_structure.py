@@ -163,6 +163,24 @@ def test_repr_shows_every_setting():
         assert norm(3, affine=False).affine is False and "affine=False" in repr(norm(3, affine=False))
 
 
+def test_sequential_that_is_filled_later_starts_as_if_made_at_once():
+    def parts(count):
+        kinds = (nn.Dropout, nn.Tanh, lambda: nn.Linear(8, 8), nn.SELU, lambda: nn.Linear(8, 8))
+        return [make() for make in (lambda: nn.Linear(8, 8), *kinds, lambda: nn.Linear(8, 8))[:count]]
+
+    for count in range(8):
+        made, filled = nn.Sequential(*parts(count)), nn.Sequential()
+        for part in parts(count):
+            assert filled.append(part) is filled
+        expected = made.reset_parameters(0).parameters()
+        for name, array in filled.reset_parameters(0).parameters().items():
+            np.testing.assert_array_equal(array, expected[name], err_msg=f"{name} of {count}")
+    chosen = nn.Sequential(nn.Linear(8, 8, init="ones")).append(nn.Tanh())
+    np.testing.assert_array_equal(chosen[0].weight.data, np.ones((8, 8)))
+    with pytest.raises(TypeError, match="expected modules"):
+        chosen.append(3)
+
+
 def test_parameters_of_two_dtypes_are_refused_and_left_as_they_are():
     net = Function(lambda net, x: net.linear(x) * net.scale, scale=nn.Parameter(np.full(4, 1.1)))
     for use in (

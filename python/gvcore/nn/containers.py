@@ -94,6 +94,12 @@ class Sequential(ModuleList):
         self._extend(given)
         _suit(self)
 
+    def append(self, module: Module) -> Sequential:
+        """Add a module at the end; returns the net. A `Linear` before it starts from what suits it."""
+        super().append(module)
+        _suit(self)
+        return self
+
     def forward(self, x: Any) -> Any:
         for layer in self.__dict__.values():
             if isinstance(layer, Module):
