@@ -7,6 +7,8 @@ import pickle
 import numpy as np
 import pytest
 
+import gvcore as gv
+import oracles
 from gvcore import functional, nn
 
 P = np.array([[0.5, -1.0, 2.0], [0.0, 3.0, -2.0]])
@@ -94,6 +96,79 @@ def test_losses_pickle(case) -> None:  # type: ignore[no-untyped-def]
     assert pickle.loads(pickle.dumps(loss))(P, target)[0] == loss(P, target)[0]
     with pytest.raises(AttributeError):
         loss.reduction = "sum"
+
+
+def step_loss(loss, prediction, target):  # type: ignore[no-untyped-def]
+    """The loss and its gradient as a training step has them, for a net that returns a parameter."""
+    net = nn.Sequential(nn.Flatten()) if prediction.ndim == 2 else nn.Identity()
+    assert net.astype(prediction.dtype)(prediction).shape == prediction.shape
+    return gv.value_and_grad(net, loss)(prediction, target)[0]
+
+
+P3 = np.random.default_rng(0).normal(size=(4, 3, 5))
+FITTING = {
+    "bool labels": (nn.CrossEntropyLoss(), P[:, :2], np.array([True, False])),
+    "labels (batch, 1)": (nn.CrossEntropyLoss(WEIGHT), P, LABELS[:, None]),
+    "labels of positions": (nn.CrossEntropyLoss(label_smoothing=0.1), P3, np.arange(12).reshape(4, 3) % 5),
+    "weighted labels of positions": (
+        nn.CrossEntropyLoss(np.arange(1, 6)),
+        P3,
+        np.arange(12).reshape(4, 3) % 5,
+    ),
+    "summed labels of positions": (nn.CrossEntropyLoss(reduction="sum"), P3, np.zeros((4, 3), np.uint8)),
+    "probabilities of positions": (nn.CrossEntropyLoss(), P3, np.full((4, 3, 5), 0.2)),
+    "a column and a vector": (nn.MSELoss(), P[:, :1], np.array([1.0, 3.0])),
+    "a column and a list": (nn.L1Loss(), P[:, :1], [1, 3]),
+    "a column and bool": (nn.BCEWithLogitsLoss(2.0), P[:, :1], np.array([True, False])),
+    "huber of a column": (nn.HuberLoss(), P[:, :1], np.array([1.0, 3.0], np.float16)),
+    "a vector and a column": (nn.MSELoss(), P[:, 0], np.array([[1.0], [3.0]])),
+}
+
+
+@pytest.mark.parametrize("name", FITTING)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_loss_takes_what_a_step_takes(name, dtype) -> None:  # type: ignore[no-untyped-def]
+    loss, prediction, target = FITTING[name]
+    prediction = prediction.astype(dtype)
+    value, gradient = loss(prediction, target)
+    assert gradient.shape == prediction.shape and gradient.dtype == dtype
+    assert value == pytest.approx(step_loss(loss, prediction, target), rel=1e-6)
+    numeric = oracles.central_difference(lambda p: loss(p, target)[0], prediction.astype(np.float64))
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-6)
+
+
+UNFIT = {
+    "rows": (nn.MSELoss(), P, Y[:1], ValueError),
+    "a scalar": (nn.MSELoss(), P, 1.0, ValueError),
+    "columns": (nn.MSELoss(), P, Y[:, :2], ValueError),
+    "floating labels": (nn.CrossEntropyLoss(), P, np.array([0.0, 1.0]), TypeError),
+    "labels without positions": (nn.CrossEntropyLoss(), P3, np.zeros(4, int), ValueError),
+    "complex": (nn.MSELoss(), P, Y + 0j, TypeError),
+    "strings": (nn.MSELoss(), P, Y.astype(str), TypeError),
+    "labels beyond int64": (nn.CrossEntropyLoss(), P, np.full(2, 2**64 - 1, np.uint64), ValueError),
+    "ragged": (nn.HuberLoss(), P, [[1.0], [1.0, 2.0]], ValueError),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT)
+def test_a_loss_refuses_what_a_step_refuses(name) -> None:  # type: ignore[no-untyped-def]
+    loss, prediction, target, error = UNFIT[name]
+    for use in (lambda: loss(prediction, target), lambda: step_loss(loss, prediction, target)):
+        with pytest.raises(error, match=r"^\[\w+\] expected"):
+            use()
+
+
+def test_predictions_that_are_no_batch() -> None:
+    for loss, prediction in (
+        (nn.MSELoss(), 1.0),
+        (nn.CrossEntropyLoss(), 1.0),
+        (nn.CrossEntropyLoss(), [1.0, 2.0]),
+    ):
+        with pytest.raises(ValueError, match=r"expected prediction .*got"):
+            loss(prediction, [1, 0])
+    for loss in (nn.MSELoss(), nn.CrossEntropyLoss()):
+        with pytest.raises(ValueError, match=r"\[\w+Loss\] expected prediction to be an array, got a list"):
+            loss([[1.0], [1.0, 2.0]], [1, 0])
 
 
 ALL = [nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.CrossEntropyLoss, nn.BCEWithLogitsLoss]

@@ -6,6 +6,7 @@ kernels inside its one call. Any callable ``(prediction, target) -> (loss, dpred
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gvcore import functional
 from gvcore._settings import choice, real
+from gvcore.data import as_array
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "L1Loss", "MSELoss"]
 
@@ -29,7 +31,7 @@ def _reduction(op: str, value: Any) -> str:
 
 def _weights(op: str, name: str, value: Any) -> NDArray[np.float64]:
     """Return a read-only copy of `value`, 1-D, finite, not negative."""
-    weights = np.asarray(value)
+    weights = as_array(op, name, value)
     if weights.dtype.kind not in "fiu":
         raise TypeError(f"[{op}] expected {name} to be an array of numbers, got dtype {weights.dtype}")
     if weights.ndim != 1 or weights.size == 0:
@@ -45,14 +47,50 @@ def _weights(op: str, name: str, value: Any) -> NDArray[np.float64]:
 
 
 def _floating(op: str, prediction: ArrayLike) -> NDArray[Any]:
-    array = np.asarray(prediction)
+    array = as_array(op, "prediction", prediction)
     if array.dtype.type not in (np.float32, np.float64):
         raise TypeError(f"[{op}] expected prediction of dtype float32 or float64, got {array.dtype}")
     return array
 
 
-def _like(prediction: NDArray[Any], target: ArrayLike) -> NDArray[Any]:
-    return np.asarray(target).astype(prediction.dtype, copy=False)
+def as_target(
+    op: str, name: str, value: Any, rows: int, loss: Loss, dtype: Any, *, like: str, hint: str = ""
+) -> tuple[NDArray[Any], bool]:
+    """Return a contiguous target of `dtype`, or labels as int64, and whether it is labels."""
+    target = as_array(op, name, value)
+    if target.dtype.kind not in "fiub" or target.dtype.itemsize > 8:
+        raise TypeError(f"[{op}] expected {name} to be numbers, got dtype {target.dtype}")
+    if target.ndim == 0 or len(target) != rows:
+        raise ValueError(
+            f"[{op}] expected {name} with {rows} rows as in {like}, got shape {target.shape}{hint}"
+        )
+    labels = loss.native()["kind"] == "cross_entropy" and target.dtype.kind in "iub"
+    if labels and target.dtype == np.uint64 and target.size and target.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"[{op}] expected labels below 2**63")
+    return np.require(target, np.int64 if labels else dtype, ["C", "A"]), labels
+
+
+def check_target(target: tuple[int, ...], labels: bool, output: tuple[int, ...], loss: Loss) -> None:
+    """Raise unless a target of this shape suits predictions of the trailing shape `output`."""
+    shape = target[1:]
+    if labels:
+        wanted = output[:-1]
+        if shape != wanted and not (shape == (1,) and wanted == ()):
+            raise ValueError(
+                f"[cross_entropy] expected labels of shape {('batch', *wanted)} for a prediction of shape "
+                f"{('batch', *output)}, got {target}"
+            )
+        return
+    kind = loss.native()["kind"]
+    if kind == "cross_entropy" and shape == output[:-1] and shape != output:
+        raise TypeError(
+            f"[cross_entropy] expected integer labels of shape {('batch', *shape)} or probabilities of shape "
+            f"{('batch', *output)}, got floating-point labels"
+        )
+    if shape != output and not (output == (1,) and shape == ()) and not (output == () and shape == (1,)):
+        raise ValueError(
+            f"[{kind}] expected a target of the shape of the prediction {('batch', *output)}, got {target}"
+        )
 
 
 class Loss:
@@ -63,14 +101,29 @@ class Loss:
     def __call__(self, prediction: ArrayLike, target: ArrayLike) -> tuple[float, NDArray[Any]]:
         """Return the loss and its gradient with respect to `prediction`, in the dtype of `prediction`.
 
+        The target is what a training step takes: any numbers of the shape of `prediction`, (batch,) for
+        (batch, 1) too and the other way round; for `CrossEntropyLoss` see there.
+
         Raises
         ------
         TypeError
-            If `prediction` is neither float32 nor float64.
+            If `prediction` is neither float32 nor float64, or `target` holds no numbers.
         ValueError
             If the shapes do not fit together.
         """
         raise NotImplementedError
+
+    def _operands(self, prediction: ArrayLike, target: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return both as a function of gvcore.functional takes them, of one dtype and shape, or labels."""
+        op = type(self).__name__
+        values = _floating(op, prediction)
+        classes = self.native()["kind"] == "cross_entropy"
+        if values.ndim < 1 + classes:
+            shape = "(batch, …, classes)" if classes else "(batch, …)"
+            raise ValueError(f"[{op}] expected prediction of shape {shape}, got {values.shape}")
+        wanted, labels = as_target(op, "target", target, len(values), self, values.dtype, like="prediction")
+        check_target(wanted.shape, labels, values.shape[1:], self)
+        return values, wanted.reshape(values.shape[:-1] if labels else values.shape)
 
     def native(self) -> dict[str, Any]:
         """Return the loss as a plain dict: kind, reduction, weight, label_smoothing, delta.
@@ -122,8 +175,8 @@ class MSELoss(Loss):
         _reduction("MSELoss", self.reduction)
 
     def __call__(self, prediction: ArrayLike, target: ArrayLike) -> tuple[float, NDArray[Any]]:
-        prediction = _floating("MSELoss", prediction)
-        loss, gradient = functional.mse_loss(prediction, _like(prediction, target), reduction=self.reduction)
+        values, wanted = self._operands(prediction, target)
+        loss, gradient = functional.mse_loss(values, wanted, reduction=self.reduction)
         return float(loss), gradient
 
     def native(self) -> dict[str, Any]:
@@ -158,8 +211,8 @@ class L1Loss(Loss):
         _reduction("L1Loss", self.reduction)
 
     def __call__(self, prediction: ArrayLike, target: ArrayLike) -> tuple[float, NDArray[Any]]:
-        prediction = _floating("L1Loss", prediction)
-        loss, gradient = functional.l1_loss(prediction, _like(prediction, target), reduction=self.reduction)
+        values, wanted = self._operands(prediction, target)
+        loss, gradient = functional.l1_loss(values, wanted, reduction=self.reduction)
         return float(loss), gradient
 
     def native(self) -> dict[str, Any]:
@@ -207,10 +260,8 @@ class HuberLoss(Loss):
         _reduction("HuberLoss", self.reduction)
 
     def __call__(self, prediction: ArrayLike, target: ArrayLike) -> tuple[float, NDArray[Any]]:
-        prediction = _floating("HuberLoss", prediction)
-        loss, gradient = functional.huber_loss(
-            prediction, _like(prediction, target), delta=self.delta, reduction=self.reduction
-        )
+        values, wanted = self._operands(prediction, target)
+        loss, gradient = functional.huber_loss(values, wanted, delta=self.delta, reduction=self.reduction)
         return float(loss), gradient
 
     def native(self) -> dict[str, Any]:
@@ -244,8 +295,9 @@ class CrossEntropyLoss(Loss):
 
     Notes
     -----
-    Called on logits (rows, classes) and a target that is either integer labels (rows,) in
-    [0, classes) or probabilities (rows, classes).
+    Called on logits (batch, …, classes) and a target that is either labels (batch, …) in [0, classes), of
+    any integer dtype or bool, or probabilities (batch, …, classes). Each position counts as a row; labels
+    (batch, 1) serve as (batch,).
 
     References
     ----------
@@ -274,16 +326,16 @@ class CrossEntropyLoss(Loss):
         _reduction(op, self.reduction)
 
     def __call__(self, prediction: ArrayLike, target: ArrayLike) -> tuple[float, NDArray[Any]]:
-        prediction = _floating("CrossEntropyLoss", prediction)
-        target = np.asarray(target)
+        values, wanted = self._operands(prediction, target)
+        rows = (math.prod(values.shape[:-1]), values.shape[-1])  # each position counts as a row
         loss, gradient = functional.cross_entropy(
-            prediction,
-            target if target.dtype.kind in "iu" else _like(prediction, target),
-            weight=None if self.weight is None else _like(prediction, self.weight),
+            values.reshape(rows),
+            wanted.reshape(rows if wanted.ndim == values.ndim else rows[:1]),
+            weight=None if self.weight is None else np.asarray(self.weight, values.dtype),
             label_smoothing=self.label_smoothing,
             reduction=self.reduction,
         )
-        return float(loss), gradient
+        return float(loss), gradient.reshape(values.shape)
 
     def native(self) -> dict[str, Any]:
         return self._native("cross_entropy", weight=self.weight, label_smoothing=self.label_smoothing)
@@ -326,16 +378,19 @@ class BCEWithLogitsLoss(Loss):
     def __post_init__(self) -> None:
         op = "BCEWithLogitsLoss"
         if self.pos_weight is not None:
-            self._set("pos_weight", _weights(op, "pos_weight", np.atleast_1d(np.asarray(self.pos_weight))))
+            self._set(
+                "pos_weight",
+                _weights(op, "pos_weight", np.atleast_1d(as_array(op, "pos_weight", self.pos_weight))),
+            )
         _reduction(op, self.reduction)
 
     def __call__(self, prediction: ArrayLike, target: ArrayLike) -> tuple[float, NDArray[Any]]:
-        prediction = _floating("BCEWithLogitsLoss", prediction)
-        weight = None if self.pos_weight is None else _like(prediction, self.pos_weight)
-        if weight is not None and weight.size == 1 and prediction.ndim:
-            weight = np.full(prediction.shape[-1], weight[0])
+        values, wanted = self._operands(prediction, target)
+        weight = None if self.pos_weight is None else np.asarray(self.pos_weight, values.dtype)
+        if weight is not None and weight.size == 1:
+            weight = np.full(values.shape[-1], weight[0])
         loss, gradient = functional.binary_cross_entropy_with_logits(
-            prediction, _like(prediction, target), pos_weight=weight, reduction=self.reduction
+            values, wanted, pos_weight=weight, reduction=self.reduction
         )
         return float(loss), gradient
 

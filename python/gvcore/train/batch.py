@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gvcore.data import Input, as_array, as_rows
 from gvcore.nn.inference import as_input
-from gvcore.nn.losses import Loss
+from gvcore.nn.losses import Loss, as_target, check_target
 
 __all__ = ["Batch", "as_batch", "as_parts", "as_weights", "check_loss", "loss_settings"]
 
@@ -88,44 +88,19 @@ def as_batch(op: str, x: Any, y: Any, dtype: np.dtype[Any], loss: Any, sample_we
         raise ValueError(f"[{op}] expected a batch of at least one row, got x of shape {inputs[0].shape}")
     if any(len(part) != rows for part in inputs):
         raise ValueError(f"[{op}] expected inputs of one length, got {[p.shape for p in inputs]}")
+    hint = "; several inputs make a tuple, not a list" if isinstance(x, list) else ""
+    if isinstance(loss, Loss):
+        target, labels = as_target(op, "y", y, rows, loss, dtype, like="x", hint=hint)
+        return Batch(inputs, target, labels, as_weights(op, sample_weight, rows))
     target = as_array(op, "y", y)
-    native = isinstance(loss, Loss)
-    if native and (target.dtype.kind not in "fiub" or target.dtype.itemsize > 8):
-        raise TypeError(f"[{op}] expected y to be numbers, got dtype {target.dtype}")
     if target.ndim == 0 or len(target) != rows:
-        hint = "; several inputs make a tuple, not a list" if isinstance(x, list) else ""
         raise ValueError(f"[{op}] expected y with {rows} rows as in x, got shape {target.shape}{hint}")
-    if not native:
-        return Batch(inputs, target, False, as_weights(op, sample_weight, rows))
-    labels = loss.native()["kind"] == "cross_entropy" and target.dtype.kind in "iub"
-    if labels and target.dtype == np.uint64 and target.size and target.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"[{op}] expected labels below 2**63")
-    target = np.require(target, np.int64 if labels else dtype, ["C", "A"])
-    return Batch(inputs, target, labels, as_weights(op, sample_weight, rows))
+    return Batch(inputs, target, False, as_weights(op, sample_weight, rows))
 
 
 def fit_target(op: str, batch: Batch, output: tuple[int, ...], loss: Loss) -> None:
     """Check the target's shape against the trailing shape of the prediction."""
-    shape = batch.target.shape[1:]
-    if batch.labels:
-        wanted = output[:-1]
-        if shape != wanted and not (shape == (1,) and wanted == ()):
-            raise ValueError(
-                f"[cross_entropy] expected labels of shape {('batch', *wanted)} for a prediction of shape "
-                f"{('batch', *output)}, got {batch.target.shape}"
-            )
-        return
-    kind = loss.native()["kind"]
-    if kind == "cross_entropy" and shape == output[:-1] and shape != output:
-        raise TypeError(
-            f"[cross_entropy] expected integer labels of shape {('batch', *shape)} or probabilities of shape "
-            f"{('batch', *output)}, got floating-point labels"
-        )
-    if shape != output and not (output == (1,) and shape == ()) and not (output == () and shape == (1,)):
-        raise ValueError(
-            f"[{kind}] expected a target of the shape of the prediction {('batch', *output)}, "
-            f"got {batch.target.shape}"
-        )
+    check_target(batch.target.shape, batch.labels, output, loss)
 
 
 def loss_settings(loss: Any, labels: bool, output: tuple[int, ...]) -> dict[str, Any] | None:
