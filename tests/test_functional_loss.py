@@ -362,3 +362,6 @@ def test_pairs_refuse_parameters(dtype):
             F.binary_cross_entropy_with_logits(x, x, pos_weight=bad)
     with rejected(BCE, TypeError):
         F.binary_cross_entropy_with_logits(x, x, pos_weight=np.ones(3, int))
+    for smoothing in (np.ones(2), None, "0"):
+        with rejected("cross_entropy", TypeError):
+            F.cross_entropy(x, np.zeros(4, int), label_smoothing=smoothing)

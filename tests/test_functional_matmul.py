@@ -540,5 +540,20 @@ def test_linear_backward_refuses(dtype):
                 F.linear_backward(*operands)
 
 
+def test_joining_and_reshaping_refuse():
+    x = np.ones((2, 3))
+    for arrays in (5, None):
+        with rejected("concatenate", TypeError):
+            F.concatenate(arrays)
+    for shape in (None, 2.5, "3", (1.5,)):
+        with rejected("reshape", TypeError):
+            F.reshape(x, shape)
+    for axis in (2, 2**70):
+        with rejected("concatenate", ValueError):
+            F.concatenate([x, x], axis=axis)
+    with rejected("reshape", ValueError):
+        F.reshape(x, 2**70)
+
+
 def test_functional_is_reachable_from_the_package():
     assert gv.functional is F

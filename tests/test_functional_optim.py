@@ -176,6 +176,7 @@ def test_sgd_refuses(dtype):
         {"lr": np.inf},
         {"momentum": -0.1},
         {"momentum": np.nan},
+        {"lr": 10**400},
         {"momentum": 1.5},
         {"weight_decay": -1e-4},
         {"weight_decay": np.nan},
@@ -186,6 +187,10 @@ def test_sgd_refuses(dtype):
     for options in bad_options:
         with rejected(op, ValueError, p, g, v):
             F.sgd_update(p, g, v, **{"lr": 0.1, **options})
+    for name in ("momentum", "dampening", "weight_decay"):
+        for value in (np.ones(2), None, "0"):
+            with rejected(op, TypeError, p, g, v):
+                F.sgd_update(p, g, v, lr=0.1, **{name: value})
     for first in (False, True):
         with rejected(op, (ValueError, TypeError), p, g):
             F.sgd_update(p, g, lr=0.1, momentum=0.9, first=first)
@@ -237,6 +242,7 @@ def test_adam_refuses(dtype):
         {"weight_decay": np.nan},
         {"step": 0},
         {"step": -1},
+        {"step": 2**70},
     ]
     for options in bad_options:
         with rejected(op, ValueError, *arrays):
@@ -344,6 +350,9 @@ def test_clip_of_tiny_gradients(isa):
 def test_clip_refuses(dtype):
     op = "clip_grad_norm"
     grads = [normal(6, dtype=dtype), normal(5, dtype=dtype)]
+    for kind in (5, None):
+        with rejected(op, TypeError):
+            F.clip_grad_norm(kind, 1.0)
     for max_norm in (-1.0, np.nan):
         with rejected(op, ValueError, *grads):
             F.clip_grad_norm(grads, max_norm)

@@ -515,6 +515,11 @@ def test_rows_of_different_lengths_are_named() -> None:
         ("TrainStep", "y", lambda: trainer.step(X3, ragged)),
         ("TrainStep", "sample_weight", lambda: trainer.step(X3, TWO, sample_weight=ragged)),
         ("train_test_split", "stratify", lambda: gv.train_test_split(X3, stratify=ragged)),
+        ("net", "x", lambda: trainer.net(ragged)),
+        ("scaled", "x", lambda: gv.scaled(ragged, 0.5)),  # type: ignore[arg-type]
+        ("CrossEntropyLoss", "weight", lambda: nn.CrossEntropyLoss(weight=ragged)),
+        ("BCEWithLogitsLoss", "pos_weight", lambda: nn.BCEWithLogitsLoss(pos_weight=ragged)),
+        ("load_state_dict", "bias", lambda: trainer.net.load_state_dict({"bias": ragged}, strict=False)),
         ("train_test_split", "argument 1", lambda: gv.train_test_split(X3, ragged)),
     ):
         with pytest.raises(ValueError, match=rf"\[{op}\] expected {name} to be an array, got a list that"):

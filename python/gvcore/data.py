@@ -112,7 +112,7 @@ def scaled(x: ArrayLike, scale: float, shift: float = 0.0) -> Scaled:
     TypeError
         If x holds anything but numbers or is scaled already, or scale or shift is not a number.
     ValueError
-        If scale or shift is not finite.
+        If x is no array, as rows of different lengths are none, or scale or shift is not finite.
 
     Notes
     -----
@@ -135,7 +135,7 @@ def scaled(x: ArrayLike, scale: float, shift: float = 0.0) -> Scaled:
     """
     if isinstance(x, Scaled):
         raise TypeError(f"[scaled] expected x to be an array, got one that is scaled already: {x!r}")
-    array = np.asarray(x)
+    array = as_array("scaled", "x", x)
     if not is_number(array.dtype):
         raise TypeError(
             f"[scaled] expected x of dtype float16/32/64, integer or bool, got {array.dtype} "

@@ -9,7 +9,7 @@ import math
 import numbers
 from typing import Any
 
-from gvcore._settings import boolean, choice, real
+from gvcore._settings import MOST, boolean, choice, real
 
 _REDUCTIONS = ("mean", "sum", "none")
 
@@ -36,12 +36,17 @@ def share(op: str, name: str, value: Any) -> float:
 
 
 def whole(op: str, name: str, value: Any) -> int:
-    """Return an integer of either sign."""
-    if type(value) is int:
+    """Return an integer of either sign that C++ can take."""
+    if type(value) is int and -MOST <= value <= MOST:
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"[{op}] expected {name} to be an integer, got {value!r}")
-    return int(value)
+    number = int(value)
+    if not -MOST <= number <= MOST:
+        raise ValueError(
+            f"[{op}] expected {name} between -2**63 and 2**63, got one of {number.bit_length()} bits"
+        )
+    return number
 
 
 def flag(op: str, name: str, value: Any) -> bool:

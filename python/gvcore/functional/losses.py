@@ -77,7 +77,7 @@ def cross_entropy(
     op = "cross_entropy"
     reduction = _checked(op, reduction, logits, target)
     smoothing = 0.0
-    if label_smoothing != 0:
+    if type(label_smoothing) is not float or label_smoothing != 0:
         smoothing = real(op, "label_smoothing", label_smoothing, at_least=0, at_most=1)
     return _f.cross_entropy(logits, target, weight, smoothing, reduction)  # type: ignore[no-any-return]
 

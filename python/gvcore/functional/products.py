@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -158,7 +158,7 @@ def concatenate(arrays: Sequence[Any], *, axis: int = -1) -> Any:
     Raises
     ------
     TypeError
-        If an element is no float32 or float64 array, or dtypes differ.
+        If `arrays` is no sequence, an element no float32 or float64 array, or dtypes differ.
     ValueError
         If there is nothing to join or the shapes do not fit.
 
@@ -168,6 +168,8 @@ def concatenate(arrays: Sequence[Any], *, axis: int = -1) -> Any:
     >>> concatenate([np.ones((2, 1)), np.zeros((2, 2))]).tolist()
     [[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]
     """
+    if not isinstance(arrays, Iterable):
+        raise TypeError(f"[concatenate] expected a sequence of arrays, got {type(arrays).__name__}")
     arrays = list(arrays)
     traced = traced_call("concatenate", (arrays,), {"axis": axis})
     if traced is not NotImplemented:
@@ -213,7 +215,7 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Any:
     Raises
     ------
     TypeError
-        If x is no float32 or float64 array.
+        If x is no float32 or float64 array, or shape holds anything but integers.
     ValueError
         If x has no axis or the sizes do not hold its elements.
 
@@ -223,6 +225,8 @@ def reshape(x: Any, shape: int | Sequence[int]) -> Any:
     >>> reshape(np.zeros((5, 2, 3)), -1).shape
     (5, 6)
     """
+    if isinstance(shape, str) or not isinstance(shape, (int, np.integer, Iterable)):
+        raise TypeError(f"[reshape] expected shape to be an integer or a sequence of them, got {shape!r}")
     given = [shape] if isinstance(shape, (int, np.integer)) else list(shape)
     sizes = tuple(whole("reshape", "shape", n) for n in given)
     traced = traced_call("reshape", (x, sizes), {})

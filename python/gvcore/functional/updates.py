@@ -147,7 +147,7 @@ def adam_update(
     """
     op = "adam_update"
     refuse_traced(op, _STEP, param, grad)
-    step = integer(op, "step", step, at_least=1)
+    step = integer(op, "step", step, at_least=1, bits=63)
     lr = nonnegative(op, "lr", lr)
     try:
         beta1, beta2 = betas
@@ -182,7 +182,7 @@ def clip_grad_norm(grads: Iterable[FloatArray] | Mapping[str, FloatArray], max_n
     Raises
     ------
     TypeError
-        If a gradient is no float32 or float64 array.
+        If grads cannot be iterated over, or a gradient is no float32 or float64 array.
     ValueError
         If the norm of a gradient is not finite (the text names the array, nothing is scaled), an
         array is read-only, not contiguous or overlaps another, or max_norm is negative or NaN.
@@ -207,6 +207,10 @@ def clip_grad_norm(grads: Iterable[FloatArray] | Mapping[str, FloatArray], max_n
         names = [f"grads[{key!r}]" for key in grads]
         arrays = list(grads.values())
     else:
+        if not isinstance(grads, Iterable):
+            raise TypeError(
+                f"[{op}] expected grads to be arrays or a mapping of them, got {type(grads).__name__}"
+            )
         arrays = [grads] if isinstance(grads, ndarray) else list(grads)
         names = [f"grads[{i}]" for i in range(len(arrays))]
     return float(_f.clip_grad_norm(arrays, names, limit))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from gvcore.data import Scaled, as_array
 from gvcore.nn import trace
 from gvcore.nn.inference import Inference
 from gvcore.nn.parameter import Parameter, changed, flatten, moved
@@ -128,7 +129,9 @@ class Module:
         if runner is None:
             runner = Inference(self)
             object.__setattr__(self, "_inference", runner)
-        return runner(inputs)
+        return runner(
+            tuple([x if isinstance(x, (np.ndarray, Scaled)) else as_array("net", "x", x) for x in inputs])
+        )
 
     # ---- what it consists of ----------------------------------------------------------------
 
@@ -380,7 +383,7 @@ class Module:
 
 def _fitting(op: str, name: str, value: Any, place: NDArray[Any]) -> NDArray[Any]:
     """Return `value` in the dtype of `place`, into which it is to be copied; raise if it does not fit."""
-    array = np.asarray(value)
+    array = as_array(op, name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"[{op}] expected {name} to be real numbers, got dtype {array.dtype}")
     if array.shape != place.shape:
