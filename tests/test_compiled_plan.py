@@ -130,7 +130,7 @@ def test_inference_only_reads_running_statistics() -> None:
         lambda g, n: g.matmul(n, 0),
         lambda g, n: g.binary("add", 0, n),
         lambda g, n: g.affine(n, 1.0, 0.0),
-        lambda g, n: g.with_parameter("add", 0, n),
+        lambda g, n: g.with_parameter("add", 0, n, "add"),
         lambda g, n: g.activation(n, "relu", 0.0),
         lambda g, n: g.softmax(n, False),
         lambda g, n: g.batchnorm(0, -1, -1, n, n, 1e-5, 0.1),

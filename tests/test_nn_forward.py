@@ -183,9 +183,9 @@ def test_shapes_that_do_not_fit(name):
     [
         ("add", lambda net, x: x + net.p),
         ("add", lambda net, x: net.p + x),
-        ("sub", lambda net, x: x - net.p),
-        ("sub", lambda net, x: net.p - x),
-        ("mul", lambda net, x: net.p * x),
+        ("subtract", lambda net, x: x - net.p),
+        ("subtract", lambda net, x: net.p - x),
+        ("multiply", lambda net, x: net.p * x),
     ],
 )
 def test_parameter_with_more_axes_than_the_value_has_behind_the_batch(op, forward, shape):

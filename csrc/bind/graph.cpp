@@ -5,6 +5,8 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <initializer_list>
+
 #include "../ops/activation.h"
 
 namespace py = pybind11;
@@ -27,8 +29,10 @@ std::vector<index> trailing(const Graph& g, NodeId id) {
   return {s.sizes.begin(), s.sizes.begin() + s.rank};
 }
 
-Op binary_named(const std::string& name) {
-  return name == "add" ? Op::add : name == "sub" ? Op::sub : Op::mul;
+Op named(const std::string& name, std::initializer_list<Op> ops) {
+  for (const Op op : ops)
+    if (name == name_of(op)) return op;
+  throw std::invalid_argument("[graph] expected the name of an operation, got " + name);
 }
 
 }  // namespace
@@ -45,11 +49,11 @@ void register_graph(py::module_& m) {
       .def("matmul_parameter", &Graph::matmul_parameter)
       .def("matmul", &Graph::matmul)
       .def("binary", [](Graph& g, const std::string& op, NodeId a,
-                        NodeId b) { return g.binary(binary_named(op), a, b); })
+                        NodeId b) { return g.binary(named(op, {Op::add, Op::sub, Op::mul}), a, b); })
       .def("affine", &Graph::affine)
       .def("with_parameter",
-           [](Graph& g, const std::string& op, NodeId x, int p) {
-             return g.with_parameter(op == "add" ? Op::add_parameter : Op::mul_parameter, x, p);
+           [](Graph& g, const std::string& op, NodeId x, int p, const std::string& called) {
+             return g.with_parameter(named(op, {Op::add_parameter, Op::mul_parameter}), x, p, called);
            })
       .def("activation",
            [](Graph& g, NodeId x, const std::string& name, double alpha) {

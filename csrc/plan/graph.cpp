@@ -23,17 +23,6 @@ template <class Item> const Item& item(const std::vector<Item>& items, const cha
   return items[std::size_t(number)];
 }
 
-const char* name_of(Op op) {
-  switch (op) {
-    case Op::add:
-    case Op::add_parameter: return "add";
-    case Op::sub: return "subtract";
-    case Op::mul:
-    case Op::mul_parameter: return "multiply";
-    default: return "graph";
-  }
-}
-
 // The trailing shape that both broadcast to (NumPy's rule, batch axis apart); rank -1 if none.
 Shape broadcast(const Shape& a, const Shape& b) {
   Shape out;
@@ -51,6 +40,17 @@ Shape broadcast(const Shape& a, const Shape& b) {
 }
 
 }  // namespace
+
+const char* name_of(Op op) {
+  switch (op) {
+    case Op::add:
+    case Op::add_parameter: return "add";
+    case Op::sub: return "subtract";
+    case Op::mul:
+    case Op::mul_parameter: return "multiply";
+    default: return "graph";
+  }
+}
 
 index Shape::elements() const {
   index n = 1;
@@ -177,7 +177,7 @@ NodeId Graph::affine(NodeId x, double scale, double shift) {
   return append(std::move(out));
 }
 
-NodeId Graph::with_parameter(Op op, NodeId x, int parameter) {
+NodeId Graph::with_parameter(Op op, NodeId x, int parameter, const std::string& called) {
   const ParameterInfo& p = this->parameter(parameter);
   Shape given;
   given.rank = int(p.shape.size());
@@ -185,7 +185,7 @@ NodeId Graph::with_parameter(Op op, NodeId x, int parameter) {
   if (fits) std::copy(p.shape.begin(), p.shape.end(), given.sizes.begin());
   const Shape shape = fits ? broadcast(node(x).shape, given) : Shape{{}, -1};
   if (shape.rank < 0)
-    fail(name_of(op), "a parameter that broadcasts over the trailing axes of " + node(x).shape.text(),
+    fail(called, "a parameter that broadcasts over the trailing axes of " + node(x).shape.text(),
          text(p.shape));
   Node out{op, shape, {expanded(x, shape)}};
   out.parameters[0] = parameter;

@@ -45,6 +45,9 @@ enum class Op : std::uint8_t {
   concatenate        // along a trailing axis
 };
 
+// What messages and the tracer call an operation of + - *: "add", "subtract", "multiply"; others "graph".
+const char* name_of(Op op);
+
 using NodeId = int;
 
 struct Node {
@@ -86,7 +89,8 @@ class Graph {
   NodeId matmul(NodeId a, NodeId b);
   NodeId binary(Op op, NodeId a, NodeId b);             // add, sub, mul; expands what must broadcast
   NodeId affine(NodeId x, double scale, double shift);
-  NodeId with_parameter(Op op, NodeId x, int parameter);  // add_parameter, mul_parameter
+  // add_parameter, mul_parameter, or what is built of them and `called` otherwise in messages.
+  NodeId with_parameter(Op op, NodeId x, int parameter, const std::string& called);
   NodeId activation(NodeId x, Activation kind, double alpha);
   NodeId softmax(NodeId x, bool log);
   NodeId batchnorm(NodeId x, int gamma, int beta, int running_mean, int running_var, double eps,

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from gvcore import _core, functional
+from gvcore.functional._checks import whole
+from gvcore.functional.activations import gelu_kernel
 from gvcore.nn.parameter import Parameter
 
 if TYPE_CHECKING:
@@ -235,19 +237,19 @@ class Value:
                     f"batch, got one of shape {other.shape}; reshape the value where that is meant"
                 )
             node, number = self.node, self.trace.parameter(other)
-            if op != "sub":
-                return self.new(graph.with_parameter(op, node, number))
+            if op != "subtract":
+                return self.new(graph.with_parameter(op, node, number, op))
+            turned = graph.with_parameter("add", graph.affine(node, -1.0, 0.0), number, op)
             if swapped:  # p - x = -x + p
-                return self.new(graph.with_parameter("add", graph.affine(node, -1.0, 0.0), number))
+                return self.new(turned)
             # x - p = -(-x + p)
-            turned = graph.with_parameter("add", graph.affine(node, -1.0, 0.0), number)
             return self.new(graph.affine(turned, -1.0, 0.0))
         if isinstance(other, numbers.Real) or (isinstance(other, np.ndarray) and other.ndim == 0):
             number_ = float(other)
             scale, shift = {
                 "add": (1.0, number_),
-                "sub": (-1.0, number_) if swapped else (1.0, -number_),
-                "mul": (number_, 0.0),
+                "subtract": (-1.0, number_) if swapped else (1.0, -number_),
+                "multiply": (number_, 0.0),
             }[op]
             return self.new(graph.affine(self.node, scale, shift))
         if isinstance(other, np.ndarray):
@@ -264,20 +266,23 @@ class Value:
         return self._binary("add", other, True)
 
     def __sub__(self, other: Any) -> Any:
-        return self._binary("sub", other, False)
+        return self._binary("subtract", other, False)
 
     def __rsub__(self, other: Any) -> Any:
-        return self._binary("sub", other, True)
+        return self._binary("subtract", other, True)
 
     def __mul__(self, other: Any) -> Any:
-        return self._binary("mul", other, False)
+        return self._binary("multiply", other, False)
 
     def __rmul__(self, other: Any) -> Any:
-        return self._binary("mul", other, True)
+        return self._binary("multiply", other, True)
 
     def __truediv__(self, other: Any) -> Any:
         if isinstance(other, numbers.Real):
-            return self._binary("mul", 1.0 / float(other), False)
+            return self._binary("multiply", 1.0 / float(other), False)
+        return self.__rtruediv__(other)
+
+    def __rtruediv__(self, other: Any) -> Any:
         raise TypeError(
             "[trace] division by a traced value or a parameter is not supported; multiply instead"
         )
@@ -288,9 +293,52 @@ class Value:
     def __matmul__(self, other: Any) -> Any:
         return _matmul(self, other)
 
+    def __rmatmul__(self, other: Any) -> Any:
+        return _matmul(other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        raise TypeError(
+            "[trace] a traced value has no powers; write x * x, or for 2**x and the like a function of "
+            "gvcore.functional (softplus, sigmoid, elu, …)"
+        )
+
+    __rpow__ = __pow__
+
+    def __abs__(self) -> Any:
+        raise TypeError("[trace] a traced value has no abs(); write relu(x) + relu(-x) of gvcore.functional")
+
+    def __getattr__(self, name: str) -> Any:
+        # Only what a user may take for an attribute of arrays: protocols ask for dunder names.
+        if name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        alternative = f"gvcore.functional.{name}(x)" if name in _FUNCTIONS else _INSTEAD.get(name)
+        raise AttributeError(
+            f"[trace] a traced value has no {name!r}; "
+            + (f"use {alternative}" if alternative else "use + - * @ and the functions of gvcore.functional")
+        )
+
     def reshape(self, *shape: Any) -> Value:
         """As `gvcore.functional.reshape`: `shape` is that behind the batch axis."""
-        return _reshape(self, shape[0] if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)
+        reshaped: Value = functional.reshape(self, shape[0] if len(shape) == 1 else shape)
+        return reshaped
+
+
+# What to write for attributes that arrays have and traced values do not.
+_TURNED = "gvcore.functional.linear(x, weight), which multiplies by weight.T"
+_INSTEAD = {
+    "T": _TURNED,
+    "transpose": _TURNED,
+    "swapaxes": _TURNED,
+    "sum": "x @ weight with an nn.Parameter of ones, shape (k, 1), and requires_grad=False",
+    "mean": "x @ weight with an nn.Parameter of 1/k, shape (k, 1), and requires_grad=False",
+    "dot": "x @ weight",
+    "flatten": "nn.Flatten() or gvcore.functional.reshape(x, -1)",
+    "ravel": "nn.Flatten() or gvcore.functional.reshape(x, -1)",
+    "size": "x.shape[1:], which is known but for the batch",
+    "dtype": "net.dtype outside of forward",
+    "astype": "net.astype outside of forward, which converts the whole net",
+    "copy": "x itself, which nothing changes",
+}
 
 
 # ---- the functions of gvcore.functional on traced values -----------------------------------------
@@ -334,7 +382,7 @@ def _matmul(a: Any, b: Any) -> Value:
 
 def _reshape(x: Any, shape: Any) -> Value:
     value = _traced("reshape", x)
-    sizes = [int(n) for n in shape]
+    sizes = list(shape)
     total = int(np.prod(value.trailing, dtype=np.int64))
     if sizes.count(-1) == 1:
         rest = int(np.prod([n for n in sizes if n != -1], dtype=np.int64))
@@ -347,7 +395,8 @@ def _reshape(x: Any, shape: Any) -> Value:
     return value.new(value.trace.graph.reshape(value.node, sizes))
 
 
-def _concatenate(values: Any, axis: int = -1) -> Value:
+def _concatenate(values: Any, axis: Any = -1) -> Value:
+    axis = whole("concatenate", "axis", axis)
     parts = [_traced("concatenate", v) for v in values]
     if not parts:
         raise ValueError("[concatenate] expected at least one value, got none")
@@ -363,7 +412,7 @@ def _softmax(log: bool) -> Callable[..., Value]:
 
     def softmax(x: Any, *, axis: int = -1) -> Value:
         value = _traced(op, x)
-        if axis not in (-1, value.ndim - 1):
+        if whole(op, "axis", axis) not in (-1, value.ndim - 1):
             raise ValueError(f"[{op}] expected axis -1 in forward, got {axis}")
         return value.new(value.trace.graph.softmax(value.node, log))
 
@@ -386,9 +435,7 @@ def activate(x: Value, name: str, value: float = 0.0) -> Value:
 
 
 def _gelu(x: Any, approximate: str = "none") -> Value:
-    if approximate not in ("none", "tanh"):
-        raise ValueError(f"[gelu] expected approximate to be 'none' or 'tanh', got {approximate!r}")
-    return activate(_traced("gelu", x), "gelu" if approximate == "none" else "gelu_tanh")
+    return activate(_traced("gelu", x), gelu_kernel("gelu", approximate))
 
 
 _FUNCTIONS: dict[str, Callable[..., Value]] = {
