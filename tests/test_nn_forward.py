@@ -562,7 +562,8 @@ def test_dropout_keeps_the_share_and_the_mean():
         return 0.0, np.zeros_like(prediction)
 
     net = Function(lambda net, x: net.drop(x + net.one), drop=nn.Dropout(0.3), one=nn.Parameter(np.ones(4)))
-    gv.value_and_grad(net.astype(np.float64), loss)(np.zeros((5000, 4)), None, seed=1)
+    x = np.zeros((5000, 4))
+    gv.value_and_grad(net.astype(np.float64), loss)(x, x, seed=1)
     kept = seen[0] != 0
     np.testing.assert_allclose(seen[0][kept], 1 / 0.7, rtol=1e-15)
     # Five standard errors of the share of 20,000 independent draws; columns and neighbours alike.
