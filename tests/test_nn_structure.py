@@ -257,3 +257,38 @@ def test_net_called_on_arrays_in_forward_leaves_the_run_as_it_is():
         return y + x
 
     np.testing.assert_array_equal(Function(forward)(X), Function(lambda net, x: net.linear(x) + x)(X))
+
+
+class Part(nn.Module):
+    """It knows what it is a part of."""
+
+    def __init__(self, whole):
+        self.whole, self.layer = whole, nn.Linear(4, 4, seed=0)
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+class Whole(nn.Module):
+    def __init__(self):
+        self.part = Part(self)
+
+    def forward(self, x):
+        return self.part(x)
+
+
+def test_modules_in_a_circle_are_refused():
+    """Their names would never end."""
+    net = Whole()
+    for use in (
+        lambda: net(np.ones((2, 4))),
+        net.parameters,
+        net.state_dict,
+        lambda: list(net.named_modules()),
+        lambda: gv.TrainStep(net, nn.MSELoss(), gv.optim.SGD(lr=0.1)),
+    ):
+        with pytest.raises(ValueError, match=r"without a circle, got part\.whole, which is the Whole"):
+            use()
+    shared = nn.Linear(4, 4, seed=0)
+    twice = nn.Sequential(nn.Sequential(nn.ReLU(), shared), shared)  # that is no circle
+    assert list(twice.state_dict()) == ["0.1.weight", "0.1.bias", "1.weight", "1.bias"]

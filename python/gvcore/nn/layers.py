@@ -39,7 +39,8 @@ class Linear(Module):
     Parameters
     ----------
     in_features, out_features : int
-        Sizes of the last axis of x and y; any number of axes may stand before it.
+        Sizes of the last axis of x and y; up to three axes may stand between it and the
+        batch.
     bias : bool, default True
         Whether there is a b; it starts at 0.
     init : str or callable, optional

@@ -143,11 +143,14 @@ class Module:
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """Yield (dotted name, module) for this module and all below it, each before its parts."""
-        stack = [(prefix, self)]
+        path = Path()
+        stack = [(prefix, self, 0)]
         while stack:
-            name, module = stack.pop()
+            name, module, depth = stack.pop()
+            path.enter(name, module, depth)
             yield name, module
-            stack += reversed([(f"{name}.{key}" if name else key, child) for key, child in module.children()])
+            parts = [(f"{name}.{key}" if name else key, child, depth + 1) for key, child in module.children()]
+            stack += reversed(parts)
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """Yield (dotted name, `Parameter`), each parameter once."""
@@ -398,6 +401,27 @@ def _fitting(op: str, name: str, value: Any, place: NDArray[Any]) -> NDArray[Any
     return result
 
 
+class Path:
+    """The modules from the net down to the one that a walk has come to, which may not hold one of them."""
+
+    def __init__(self) -> None:
+        self._modules: list[int] = []
+        self._there: set[int] = set()
+
+    def enter(self, name: str, module: Module, depth: int) -> None:
+        """Go on to a module that lies so deep; raise a ValueError if the way there leads through it."""
+        for left in self._modules[depth:]:
+            self._there.remove(left)
+        del self._modules[depth:]
+        if id(module) in self._there:
+            raise ValueError(
+                f"[Module] expected modules without a circle, got {name}, which is the "
+                f"{type(module).__name__} that it is a part of"
+            )
+        self._modules.append(id(module))
+        self._there.add(id(module))
+
+
 class Inventory:
     """What a net consists of at the moment, gathered in one walk over its modules.
 
@@ -418,9 +442,11 @@ class Inventory:
         self._alive: list[Any] = []  # what is compared by its id, which no other object may get meanwhile
         parts: list[Any] = []
         seen: set[int] = set()
-        stack: list[tuple[str, Module]] = [("", net)]
+        path = Path()
+        stack: list[tuple[str, Module, int]] = [("", net, 0)]
         while stack:
-            prefix, module = stack.pop()
+            prefix, module, depth = stack.pop()
+            path.enter(prefix[:-1], module, depth)
             new = id(module) not in seen
             seen.add(id(module))
             parts.append(id(module))
@@ -428,7 +454,7 @@ class Inventory:
             attributes = module.__dict__
             if "_given" in attributes:
                 attributes = {**attributes, **attributes["_given"]}
-            children: list[tuple[str, Module]] = []
+            children: list[tuple[str, Module, int]] = []
             for key, value in attributes.items():
                 kind = type(value)
                 if kind in _PLAIN:
@@ -439,7 +465,7 @@ class Inventory:
                         seen.add(id(value))
                         self.parameters[prefix + key] = value
                 elif isinstance(value, Module):
-                    children.append((f"{prefix}{key}.", value))
+                    children.append((f"{prefix}{key}.", value, depth + 1))
                 elif key == "_buffers":
                     for name, array in value.items() if new else ():
                         parts += (name, array.shape, array.dtype)
