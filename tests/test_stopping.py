@@ -315,6 +315,12 @@ def inner_step(prediction: Any) -> Any:
         ),
         (lambda p: (1.0, p[:-1]), ValueError, r"\[loss\] expected dprediction of shape"),
         (
+            lambda p: (1.0, p + 1j),
+            TypeError,
+            r"\[loss\] expected dprediction to be numbers, got dtype complex",
+        ),
+        (lambda p: (1.0, [[1], [1, 2]]), ValueError, r"\[loss\] expected dprediction to be an array"),
+        (
             inner_step,
             FloatingPointError,
             r"^\[TrainStep\] expected a finite loss, got nan; nothing was written$",

@@ -7,6 +7,7 @@ test_train_step_state.py.
 import copy
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -572,3 +573,13 @@ def test_failure_does_not_advance_the_schedule():
         nan_in_x(step)
     step(X, Y)
     assert sorted(set(seen)) == [0, 1] and seen[-1] == 1
+
+
+def test_targets_that_overflow_do_not_warn() -> None:
+    step = gv.TrainStep(nn.Linear(3, 2, seed=0), nn.MSELoss(), gv.optim.SGD(lr=0.1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(FloatingPointError, match="finite loss, got inf"):
+            step(np.ones((4, 3)), np.full((4, 2), 1e300))
+        loss, _ = nn.MSELoss()(np.ones((4, 2), np.float32), np.full((4, 2), 1e300))
+    assert loss == np.inf

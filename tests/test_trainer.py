@@ -303,6 +303,20 @@ def test_rows_of_weight_zero_are_left_out() -> None:
     assert same(a, b)
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_loss_of_an_epoch_is_that_of_all_its_rows(accumulate: int, weighted: bool) -> None:
+    """Also where the loss weights the classes, so that a mean divides by other than rows."""
+    of_classes, own = np.array([10.0, 0.1, 1.0]), RNG.random(len(X)) if weighted else None
+    net = nn.Linear(3, 3, seed=0)
+    trainer = gv.Trainer(net, nn.CrossEntropyLoss(weight=of_classes), gv.optim.SGD(lr=0.0))
+    history = trainer.fit(X, Y, epochs=1, batch_size=7, accumulate=accumulate, sample_weight=own)
+    logits = net(X).astype(np.float64)
+    losses = np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(Y)), Y]
+    weights = of_classes[Y] * (1 if own is None else own)
+    assert history.epoch[0]["loss"] == pytest.approx(np.average(losses, weights=weights), rel=1e-6)
+
+
 def test_class_weights() -> None:
     a, b, c = make(), make(), make()
     by_class = {0: 2.0, 2: 0.5}

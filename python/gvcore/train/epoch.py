@@ -16,7 +16,7 @@ from gvcore.callbacks import Callback
 from gvcore.nn.losses import Loss
 from gvcore.train import divergence
 from gvcore.train.batch import Batch
-from gvcore.train.evaluation import Held, Measure, evaluate
+from gvcore.train.evaluation import Held, Measure, evaluate, shares
 from gvcore.train.loop import Averaging, Interrupts, Mark, Progress, Stretch, advance
 from gvcore.train.rows import Unread
 
@@ -145,9 +145,13 @@ class Run:
             return float(np.sum(losses[:done]))
         ends = whole.cuts[whole.marks[: done + 1]]
         weights = np.diff(ends).astype(np.float64)
-        if self._data.sample_weight is not None:
+        of_rows = self._data.sample_weight
+        if isinstance(loss, Loss) and self._data.labels and loss.native()["weight"] is not None:
+            each = shares(loss, self._data.target, True, ())
+            of_rows = each if of_rows is None else each * of_rows
+        if of_rows is not None:
             assert whole.batch.order is not None
-            weights = np.add.reduceat(self._data.sample_weight[whole.batch.order[: ends[-1]]], ends[:-1])
+            weights = np.add.reduceat(of_rows[whole.batch.order[: ends[-1]]], ends[:-1])
         return float(np.sum(losses[:done] * weights) / np.sum(weights))
 
     def _measured(self) -> dict[str, float]:

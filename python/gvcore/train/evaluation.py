@@ -19,7 +19,7 @@ from gvcore.nn.module import Module
 from gvcore.train.batch import as_batch, fit_target
 from gvcore.train.plans import python_loss
 
-__all__ = ["Held", "Measure", "evaluate", "normaliser", "predict", "summed"]
+__all__ = ["Held", "Measure", "evaluate", "normaliser", "predict", "shares", "summed"]
 
 Measure = Callable[[], Running] | Whole
 
@@ -49,6 +49,18 @@ def summed(loss: _LossType) -> _LossType:
     return dataclasses.replace(loss, reduction="sum")  # type: ignore[type-var]
 
 
+def shares(loss: Loss, target: NDArray[Any], labels: bool, output: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return what each row adds to what a mean divides by: elements, or the weights of their classes."""
+    native = loss.native()
+    rows = len(target)
+    if native["kind"] != "cross_entropy":
+        return np.full(rows, float(np.prod(output)))
+    if labels and native["weight"] is not None:
+        each: NDArray[np.float64] = native["weight"][target.reshape(rows, -1)].sum(axis=1)
+        return each
+    return np.full(rows, float(np.prod(output[:-1])))
+
+
 def normaliser(
     loss: Loss,
     target: NDArray[Any],
@@ -56,15 +68,8 @@ def normaliser(
     output: tuple[int, ...],
     weights: NDArray[Any] | None = None,
 ) -> float:
-    """Return what a mean of these rows divides by: rows, elements, or the weights of their classes."""
-    native = loss.native()
-    rows = len(target)
-    if native["kind"] != "cross_entropy":
-        each = np.full(rows, float(np.prod(output)))
-    elif labels and native["weight"] is not None:
-        each = native["weight"][target.reshape(rows, -1)].sum(axis=1)
-    else:
-        each = np.full(rows, float(np.prod(output[:-1])))
+    """Return what a mean of these rows divides by."""
+    each = shares(loss, target, labels, output)
     return float(np.sum(each if weights is None else each * weights))
 
 

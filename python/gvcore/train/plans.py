@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gvcore._settings import returned
+from gvcore.data import as_array
 from gvcore.nn.inference import KeptPlans, Plan, Recorded
 from gvcore.nn.losses import Loss
 from gvcore.nn.module import Inventory, Module
@@ -73,12 +74,11 @@ def python_loss(loss: Any, prediction: NDArray[Any], target: Any) -> tuple[float
     if not (isinstance(result, tuple) and len(result) == 2):
         raise TypeError(f"[loss] expected (loss, dprediction), got {type(result).__name__}")
     value = returned("loss", "loss of (loss, dprediction) to be a number", result[0])
-    gradient = np.asarray(result[1])
-    if gradient.shape != prediction.shape or gradient.dtype.kind not in "fiu":
-        raise ValueError(
-            f"[loss] expected dprediction of shape {prediction.shape}, got {gradient.shape} of "
-            f"dtype {gradient.dtype}"
-        )
+    gradient = as_array("loss", "dprediction", result[1])
+    if gradient.dtype.kind not in "fiub":
+        raise TypeError(f"[loss] expected dprediction to be numbers, got dtype {gradient.dtype}")
+    if gradient.shape != prediction.shape:
+        raise ValueError(f"[loss] expected dprediction of shape {prediction.shape}, got {gradient.shape}")
     return value, np.require(gradient, prediction.dtype, ["C", "A"])
 
 
