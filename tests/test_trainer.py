@@ -15,18 +15,7 @@ import gvcore as gv
 from gvcore import nn
 from gvcore.callbacks import Callback
 from gvcore.train.rows import cut, prepare, split
-
-RNG = np.random.default_rng(0)
-X = RNG.normal(size=(101, 3)).astype(np.float32)
-Y = (X[:, 0] > 0).astype(np.int64) + (X[:, 1] > 1)
-TARGET = (X[:, :1] * X[:, 1:2]).astype(np.float32)
-
-
-def make(loss: Any = None, *, outputs: int | None = None, lr: Any = 0.1, **options: Any) -> gv.Trainer:
-    loss = nn.CrossEntropyLoss() if loss is None else loss
-    width = outputs or (3 if isinstance(loss, nn.CrossEntropyLoss) else 1)
-    net = nn.Sequential(nn.Linear(3, 8, seed=1), nn.Tanh(), nn.Linear(8, width, seed=2))
-    return gv.Trainer(net, loss, gv.optim.SGD(lr=lr, momentum=0.9), seed=0, **options)
+from trainer_cases import RNG, TARGET, X, Y, make, python_mse
 
 
 def same(a: gv.Trainer, b: gv.Trainer) -> bool:
@@ -37,11 +26,6 @@ def same(a: gv.Trainer, b: gv.Trainer) -> bool:
 def distance(a: gv.Trainer, b: gv.Trainer) -> float:
     one, two = a.net.state_dict(), b.net.state_dict()
     return max(float(np.abs(one[name] - two[name]).max()) for name in one)
-
-
-def python_mse(prediction: Any, target: Any) -> Any:
-    error = prediction - target
-    return float(np.mean(error * error)), 2 * error / error.size
 
 
 # ---- batches -----------------------------------------------------------------------------------
@@ -536,73 +520,3 @@ def test_memory_maps_are_checked_when_rows_are_used(tmp_path: Path) -> None:
     weights = np.ones(len(y))
     weights[4000] = 0
     trainer.fit(x, y, epochs=1, batch_size=10, sample_weight=weights)
-
-
-# ---- predict, evaluate -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rows", [0, 1, 255, 256, 8192, 8193, 20_000])
-def test_predict_is_the_net(rows: int) -> None:
-    trainer = make()
-    x = np.random.default_rng(rows).normal(size=(rows, 3))
-    prediction = trainer.predict(x)
-    assert prediction.dtype == np.float32 and prediction.shape == (rows, 3)
-    assert (prediction == trainer.net(x.astype(np.float32))).all()
-
-
-class Outputs(nn.Module):
-    """A net whose forward returns a tuple."""
-
-    def __init__(self, count: int) -> None:
-        self.layers = nn.ModuleList(nn.Linear(3, i + 1, seed=i) for i in range(count))
-
-    def forward(self, x: Any) -> Any:
-        return tuple(layer(x) for layer in self.layers)
-
-
-@pytest.mark.parametrize("rows", [4, 8192, 8193])
-@pytest.mark.parametrize("count", [1, 2])
-def test_predict_returns_the_tuple_that_forward_returns(rows: int, count: int) -> None:
-    trainer = gv.Trainer(Outputs(count), nn.MSELoss(), gv.optim.SGD(lr=0.1), seed=0)
-    x = np.random.default_rng(rows).normal(size=(rows, 3))
-    prediction = trainer.predict(x)
-    assert isinstance(prediction, tuple)
-    assert [part.shape for part in prediction] == [(rows, i + 1) for i in range(count)]
-    for part, whole in zip(prediction, trainer.net(x), strict=True):
-        assert (part == whole).all()
-
-
-@pytest.mark.parametrize("loss", [nn.MSELoss(), python_mse])
-def test_a_tuple_of_one_output_trains_and_is_evaluated(loss: Any) -> None:
-    trainer = gv.Trainer(Outputs(1), loss, gv.optim.SGD(lr=0.0), seed=0)
-    history = trainer.fit(X, TARGET, epochs=1, batch_size=101, validation=(X, TARGET), metrics=["mae"])
-    assert history.epoch[0]["val_loss"] == pytest.approx(history.epoch[0]["loss"], rel=1e-6)
-    assert trainer.evaluate(X, TARGET)["loss"] == history.epoch[0]["val_loss"]
-
-
-@pytest.mark.parametrize("loss", [nn.MSELoss(), python_mse])
-def test_several_outputs_are_not_evaluated(loss: Any) -> None:
-    trainer = gv.Trainer(Outputs(2), loss, gv.optim.SGD(lr=0.1), seed=0)
-    with pytest.raises(ValueError, match=r"\[evaluate\] expected forward to return one value, got 2"):
-        trainer.evaluate(X, TARGET)
-
-
-def test_predict_and_evaluate_refuse() -> None:
-    trainer = make()
-    with pytest.raises(ValueError, match=r"\[predict\]"):
-        trainer.predict(np.float64(3))
-    with pytest.raises(ValueError, match=r"\[evaluate\] expected at least one row"):
-        trainer.evaluate(X[:0], Y[:0])
-    with pytest.raises(ValueError, match=r"\[evaluate\] expected y with 101 rows"):
-        trainer.evaluate(X, Y[:50])
-    with pytest.raises(ValueError, match=r"labels|target"):
-        trainer.evaluate(X, Y + 1)
-    with pytest.raises(ValueError, match=r"\[evaluate\] expected metrics among"):
-        trainer.evaluate(X, Y, metrics=["acc"])
-    assert np.isnan(trainer.evaluate(np.full((4, 3), np.nan), Y[:4])["loss"])  # propagates
-
-
-def test_evaluate_with_a_python_loss() -> None:
-    trainer = make(python_mse)
-    found = trainer.evaluate(X, TARGET, metrics=["rmse"])
-    assert found["rmse"] == pytest.approx(found["loss"] ** 0.5, rel=1e-5)
