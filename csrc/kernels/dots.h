@@ -45,6 +45,10 @@ inline void dot_strips(index rows, index k, index head, const T* a, index lda, c
   for (; p + L <= k; p += L)
 #pragma GCC unroll 2
     for (int s = 0; s < S; ++s) {
+#if defined(__AVX512F__)
+      if (s > 0)
+        __asm__ volatile("" ::: "memory");  // elements of A are read again, which costs nothing, not kept
+#endif
       vec<T> t[L];
       transpose_columns<T, 2>(row + s * L, p, t);
 #pragma GCC unroll 16
