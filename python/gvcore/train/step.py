@@ -43,6 +43,17 @@ class TrainStep:
         next, and compute the others again when backward comes to them: less memory and more time for the
         same bits, see the notes. None keeps all of them. May be changed between steps.
 
+    Attributes
+    ----------
+    updates : int
+        Steps that have updated the parameters: the step that a schedule sees.
+    calls : int
+        Steps that have run, accumulating ones too: the step that dropout sees.
+    gradient_norm : float or None
+        Before clipping, in the last step; None without `clip_norm`, and where that step only accumulated.
+    workers : int
+        How many threads the last step ran on.
+
     Raises
     ------
     TypeError, ValueError
