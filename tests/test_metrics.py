@@ -31,7 +31,8 @@ def test_errors_and_r2_are_their_definitions(rows: int, shape: tuple[int, ...]) 
     assert metrics.rmse(p, y) == pytest.approx(math.sqrt(np.mean(error**2)), rel=1e-12)
     assert metrics.mae(p, y) == pytest.approx(np.mean(np.abs(error)), rel=1e-12)
     if rows > 1:
-        spread = np.sum((y - y.mean(axis=0, dtype=np.float64)) ** 2, axis=0)
+        wide = y.astype(np.float64)
+        spread = np.sum((wide - wide.mean(axis=0)) ** 2, axis=0)
         assert metrics.r2(p, y) == pytest.approx(np.mean(1 - np.sum(error**2, axis=0) / spread), rel=1e-9)
     else:
         assert math.isnan(metrics.r2(p, y))
