@@ -154,9 +154,9 @@ def as_array(op: str, name: str, value: Any) -> NDArray[Any]:
         ) from None
 
 
-def as_rows(value: Any) -> Input:
-    """Return what indexing by rows works on: an array, or one that is scaled."""
-    return value if isinstance(value, Scaled) else np.asarray(value)
+def as_rows(op: str, name: str, value: Any) -> Input:
+    """Return what indexing by rows works on: an array, or one that is scaled; raise as `as_array` does."""
+    return value if isinstance(value, Scaled) else as_array(op, name, value)
 
 
 def train_test_split(

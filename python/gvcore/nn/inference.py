@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,7 @@ def as_input(op: str, name: str, value: Any) -> Input:
     The plan converts rows to its dtype when it gathers them, so an array is taken as it lies, unless the
     numbers of a sample are not one after the other or are in another byte order: then it is copied.
     """
-    rows = as_rows(value)
+    rows = as_rows(op, name, value)
     array = rows.array if isinstance(rows, Scaled) else rows
     if not is_number(array.dtype):
         raise TypeError(
@@ -100,6 +99,7 @@ class Plan:
         self.core = plan_class(recorded.dtype)(recorded.graph, options, loss, optimizer)
         self.output = recorded.output_shape()
         self._bound_at = -1
+        self.used = 0  # when last, as `KeptPlans` counts
 
     def bind(self, state: list[NDArray[Any]] | None = None, updates: NDArray[np.int64] | None = None) -> Any:
         """Return the compiled plan, bound to where parameters and buffers lie now."""
@@ -111,26 +111,29 @@ class Plan:
         return self.core
 
 
-class KeptPlans(OrderedDict[Hashable, Plan]):
+class KeptPlans(dict[Hashable, Plan]):
     """Plans by what they depend on. Where shapes never end, those used longest ago make room for new ones."""
 
     MOST = 64
     FEW, BYTES = 8, 1 << 28  # so many may hold more memory than that together
 
+    def __init__(self) -> None:
+        self._now = 0
+
     def find(self, key: Hashable) -> Plan | None:
         """Return the plan of `key`, now the last one used, or None."""
         plan = self.get(key)
         if plan is not None:
-            self.move_to_end(key)
+            self._now = plan.used = self._now + 1
         return plan
 
     def keep(self, key: Hashable, plan: Plan) -> Plan:
-        """Add a plan and return it."""
+        """Add a plan, now the last one used, and return it."""
         self[key] = plan
+        self._now = plan.used = self._now + 1
         held = sum(kept.core.arena_bytes for kept in self.values())
         while len(self) > self.MOST or (len(self) > self.FEW and held > self.BYTES):
-            _, oldest = self.popitem(last=False)
-            held -= oldest.core.arena_bytes
+            held -= self.pop(min(self, key=lambda k: self[k].used)).core.arena_bytes
         return plan
 
 

@@ -67,8 +67,10 @@ def as_target(
     labels = loss.native()["kind"] == "cross_entropy" and target.dtype.kind in "iub"
     if labels and target.dtype == np.uint64 and target.size and target.max() > np.iinfo(np.int64).max:
         raise ValueError(f"[{op}] expected labels below 2**63")
-    with np.errstate(over="ignore"):  # what the dtype cannot hold is infinity, as in x
-        return np.require(target, np.int64 if labels else dtype, ["C", "A"]), labels
+    if not labels and target.dtype != dtype:
+        with np.errstate(over="ignore"):  # what the dtype cannot hold is infinity, as in x
+            target = target.astype(dtype)
+    return np.require(target, np.int64 if labels else dtype, ["C", "A"]), labels
 
 
 def check_target(target: tuple[int, ...], labels: bool, output: tuple[int, ...], loss: Loss) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gvcore.data import Scaled, as_array
+from gvcore.data import as_array
 from gvcore.nn import trace
 from gvcore.nn.inference import Inference
 from gvcore.nn.parameter import Parameter, changed, flatten, moved
@@ -129,9 +129,7 @@ class Module:
         if runner is None:
             runner = Inference(self)
             object.__setattr__(self, "_inference", runner)
-        return runner(
-            tuple([x if isinstance(x, (np.ndarray, Scaled)) else as_array("net", "x", x) for x in inputs])
-        )
+        return runner(inputs)
 
     # ---- what it consists of ----------------------------------------------------------------
 

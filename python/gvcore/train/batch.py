@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gvcore.data import Input, as_array, as_rows
+from gvcore.data import Input, Scaled, as_array
 from gvcore.nn.inference import as_input
 from gvcore.nn.losses import Loss, as_target, check_target
 
@@ -49,8 +49,9 @@ def check_loss(op: str, loss: Any) -> None:
 
 def as_parts(op: str, x: Any) -> list[Input]:
     """Return the inputs that `x` stands for: several if it is a tuple, else one array."""
+    parts = x if isinstance(x, tuple) else (x,)
     try:
-        return [as_rows(part) for part in (x if isinstance(x, tuple) else (x,))]
+        return [part if isinstance(part, Scaled) else np.asarray(part) for part in parts]
     except ValueError as error:
         raise ValueError(
             f"[{op}] expected x to be an array, for several inputs a tuple of them, "
