@@ -392,7 +392,15 @@ def test_a_net_that_explodes_from_the_start(lr: float) -> None:
     assert gv.diagnose(net, X, Y, nn.MSELoss()).verdict == "exploding"
     text, _ = failure(net, nn.MSELoss(), X, Y, lr)
     assert f"Likely cause: the start, not the learning rate of {lr:.3g}: the first loss was" in text
-    assert "gv.diagnose" in text and "Try " not in text
+    assert "gv.diagnose" in text and "Try " not in text and "scale y" in text
+    text, _ = failure(
+        gv.models.mlp(3, 2, [16] * 60, residual=True, batch_norm=False, seed=0),
+        nn.CrossEntropyLoss(),
+        X,
+        LABELS,
+        lr,
+    )
+    assert "Likely cause: the start" in text and "scale y" not in text  # of labels there is nothing to scale
 
 
 def test_a_first_gradient_that_is_absurd() -> None:

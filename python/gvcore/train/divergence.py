@@ -214,8 +214,8 @@ def _why(
     if absurd:
         return (
             f"Likely cause: the start, not the learning rate of {rate:.3g}: {' and '.join(absurd)} "
-            f"({weight}); gv.diagnose shows where that grows. Add batch norm, start from smaller weights, or "
-            "scale y to about 1."
+            f"({weight}); gv.diagnose shows where that grows. Add batch norm, start from smaller weights"
+            + (", or scale y to about 1." if batch.target.dtype.kind == "f" else ".")
         )
     history = []
     if losses is not None:
